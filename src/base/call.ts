@@ -1,0 +1,19 @@
+/** Passed last to every function that may wait. */
+export interface Call {
+  /** Aborts the work; the function rejects with a Fault of code "cancelled" or "deadline_exceeded". */
+  readonly signal: AbortSignal;
+  /** W3C traceparent of the caller, when there is one. */
+  readonly traceparent?: string;
+}
+
+/** A Call that ends after `ms` milliseconds, or earlier with `parent`. */
+export function withDeadline(ms: number, parent?: Call): Call {
+  const timeout = AbortSignal.timeout(ms);
+  const signal = parent === undefined ? timeout : AbortSignal.any([parent.signal, timeout]);
+  return parent?.traceparent === undefined ? { signal } : { signal, traceparent: parent.traceparent };
+}
+
+/** A Call that nothing cancels: for work that must finish whoever stops waiting (clean-up, undo). */
+export function background(): Call {
+  return { signal: new AbortController().signal };
+}

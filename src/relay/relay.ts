@@ -1,0 +1,114 @@
+import type { Call } from "../base/call.ts";
+import type { SandboxId } from "../base/ids.ts";
+import type { CallOptions, Metadata, UnaryCaller } from "../ttrpc/index.ts";
+
+/**
+ * The message interface between the node daemon and what must not break while the daemon restarts: containerd's
+ * connections, stdio FIFOs and the guest connections. Everything that crosses it is plain data (plus a Call, which a
+ * process boundary turns into a cancel message), so that these parts can move into a process of their own unchanged.
+ */
+export interface Relay extends AsyncDisposable {
+  /** Listens for Task calls of one containerd. `door` names it in requests. Repeatable. */
+  openDoor(door: DoorSpec): Promise<void>;
+  closeDoor(door: string): Promise<void>;
+  /** Who answers Task calls. Set once, before the first door opens. */
+  onTaskRequest(answer: (request: TaskRequest, call: Call) => Promise<TaskReply>): void;
+
+  /** Dials, enrols and configures the guest; resolves when the agent answers Health.Check. */
+  connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts>;
+  /** Calls of the agent, repeated over reconnects under one request key. @throws StatusError | Fault unavailable (guest lost) */
+  guest(id: SandboxId): UnaryCaller;
+  /** Resolves when the guest is lost for good, never rejects. */
+  guestLost(id: SandboxId): Promise<{ readonly reason: string }>;
+  /** Says that the VM is known to be gone: pending calls fail now instead of waiting for a reconnect. */
+  declareLost(id: SandboxId, reason: string): void;
+  disconnectGuest(id: SandboxId): Promise<void>;
+  /** Sends a directory tree over a TLS connection of its own. */
+  sendTree(id: SandboxId, tree: TreeSpec, call: Call): Promise<TreeReceipt>;
+
+  /** Starts copying between the stdio URIs and a process in the guest. Opening never blocks. */
+  attachStdio(spec: StdioSpec, call: Call): Promise<void>;
+  /** Resolves when stdout and stderr have reached end of file and all of it is written. */
+  stdioDrained(key: string): Promise<void>;
+  /** Delivers what is still in the stdin FIFO, then closes the process's stdin. */
+  closeStdin(key: string, call: Call): Promise<void>;
+  /** Closes the FIFOs; idempotent. */
+  detachStdio(key: string): Promise<void>;
+}
+
+export interface DoorSpec {
+  readonly door: string;
+  readonly socketPath: string;
+}
+
+export interface TaskRequest {
+  readonly door: string;
+  readonly connection: number;
+  readonly service: string;
+  readonly method: string;
+  readonly payload: Uint8Array;
+  readonly metadata: Metadata;
+  readonly timeoutMs: number | undefined;
+}
+
+export type TaskReply =
+  | { readonly ok: true; readonly payload: Uint8Array }
+  | { readonly ok: false; readonly code: number; readonly message: string };
+
+export interface GuestSpec {
+  readonly sandboxId: SandboxId;
+  readonly addresses: readonly string[];
+  readonly port: number;
+  readonly hostname: string;
+  readonly identity: { readonly caPem: string; readonly certificatePem: string; readonly keyPem: string };
+  /** Signs the guest's CSR (only asked on the first connection). */
+  readonly sign: (csrPem: string, call: Call) => Promise<{ readonly certificatePem: string; readonly verifiedBy: string }>;
+  /** Each stage as it is reached: "connected", "enrolled", "configured", "agent". */
+  readonly onStage?: (stage: string) => void;
+  /** After this long without a connection the guest is lost, ms. */
+  readonly lostAfterMs: number;
+}
+
+export interface GuestFacts {
+  readonly bootId: string;
+  readonly kernelRelease: string;
+  readonly guestVersion: string;
+  /** ms from the guest kernel's start to "listening". */
+  readonly listeningMs: number;
+  readonly verifiedBy: string;
+}
+
+export interface TreeSpec {
+  /** Names the content; the guest keeps one copy per VM. */
+  readonly treeId: string;
+  /** Host directory. */
+  readonly path: string;
+}
+
+export interface TreeReceipt {
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly skipped: boolean;
+}
+
+export interface StdioSpec {
+  /** Unique per process life. */
+  readonly key: string;
+  readonly sandboxId: SandboxId;
+  readonly containerId: string;
+  readonly execId: string;
+  readonly terminal: boolean;
+  /** "" | path | fifo:// | file:// as containerd gives them. */
+  readonly stdin: string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Metadata by which our agent recognises repeated calls; other agents ignore it. */
+export const REQUEST_KEY = "kata-remote-request";
+/** On ReadStdout/ReadStderr: bytes received so far. On WriteStdin: offset of the first byte. Decimal. */
+export const STREAM_OFFSET = "kata-remote-offset";
+/** ALPN of a tree connection; without ALPN a connection speaks ttrpc. */
+export const TREE_ALPN = "kata-remote-tree/1";
+
+export type { CallOptions };

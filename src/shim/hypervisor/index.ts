@@ -1,0 +1,8 @@
+export type {
+  GuestIdentity,
+  Hypervisor,
+  HypervisorCapabilities,
+  VmAddress,
+  VmLoss,
+  VmRequest,
+} from "./hypervisor.ts";

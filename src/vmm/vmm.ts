@@ -1,0 +1,46 @@
+import type { Call } from "../base/call.ts";
+
+/** A machine to run on this host. Paths are absolute. */
+export interface VmmSpec {
+  /** Short name for the process list. */
+  readonly name: string;
+  /** Directory that holds everything of this VM (disk overlay, seed, sockets, console); exists, mode 0700. */
+  readonly dir: string;
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  readonly kernelPath: string;
+  readonly initrdPath: string;
+  readonly kernelParams: readonly string[];
+  /** Read-only base image (raw ext4); the VM writes into an overlay in `dir`. */
+  readonly imagePath: string;
+  /** Made into a NoCloud seed labelled "cidata". */
+  readonly userData: Uint8Array;
+  readonly metaData: string;
+  /** User-mode network: host port on 127.0.0.1 (0 = chosen) forwarded to this guest port. */
+  readonly guestPort: number;
+  /** `child`: dies with us (killed by the driver on close). `detached`: own session and cgroup, outlives us. */
+  readonly lifetime: "child" | "detached";
+  readonly acceleration: "auto" | "kvm" | "tcg";
+}
+
+/** Plain data: enough for another process to find, watch and stop the VM. */
+export interface VmmHandle {
+  readonly dir: string;
+  readonly pid: number;
+  /** Field 22 of /proc/<pid>/stat: tells the process from a later one with the same pid. */
+  readonly startTicks: string;
+  readonly hostPort: number;
+}
+
+/** A local monitor's driver. */
+export interface Vmm {
+  readonly name: string;
+  /** Prepares the files and starts the monitor; repeatable for one dir: a living VM there is returned. */
+  start(spec: VmmSpec, call: Call): Promise<VmmHandle>;
+  /** Finds the VM that lives in a directory, if its process still does. */
+  find(dir: string, call: Call): Promise<VmmHandle | undefined>;
+  /** Resolves when the process has ended, however. Polls: the VM need not be our child. */
+  wait(handle: VmmHandle, call: Call): Promise<{ readonly reason: string }>;
+  /** Ends the VM now and removes its directory. Already gone is success. */
+  destroy(dir: string, call: Call): Promise<void>;
+}
