@@ -15,9 +15,10 @@ export function parseConfig<S extends TSchema>(schema: S, input: unknown, origin
   const problems = [...check.Errors(value)]
     .filter((e) => e.message !== "schema is false") // the same unknown key, said a second time
     .map((e) => {
-    const params = e.params as { additionalProperties?: string[] };
-    const unknown = params.additionalProperties?.map((k) => `unknown key "${k}"`).join(", ");
-    return `${e.instancePath === "" ? "(top)" : e.instancePath.slice(1).replaceAll("/", ".")}: ${unknown ?? e.message}`;
-  });
+      const { additionalProperties } = e.params as { additionalProperties?: string[] };
+      const unknown = additionalProperties?.map((key) => `unknown key "${key}"`).join(", ");
+      const where = e.instancePath === "" ? "" : `${e.instancePath.slice(1).replaceAll("/", ".")}: `;
+      return `${where}${unknown ?? e.message}`;
+    });
   throw new Fault("invalid_argument", `${origin}: ${[...new Set(problems)].join("; ")}`, { origin });
 }

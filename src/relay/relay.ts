@@ -62,7 +62,10 @@ export interface GuestSpec {
   readonly hostname: string;
   readonly identity: { readonly caPem: string; readonly certificatePem: string; readonly keyPem: string };
   /** Signs the guest's CSR (only asked on the first connection). */
-  readonly sign: (csrPem: string, call: Call) => Promise<{ readonly certificatePem: string; readonly verifiedBy: string }>;
+  readonly sign: (
+    csrPem: string,
+    call: Call,
+  ) => Promise<{ readonly certificatePem: string; readonly verifiedBy: string }>;
   /** Each stage as it is reached: "connected", "enrolled", "configured", "agent". */
   readonly onStage?: (stage: string) => void;
   /** After this long without a connection the guest is lost, ms. */
@@ -104,11 +107,6 @@ export interface StdioSpec {
   readonly stderr: string;
 }
 
-/** Metadata by which our agent recognises repeated calls; other agents ignore it. */
-export const REQUEST_KEY = "kata-remote-request";
-/** On ReadStdout/ReadStderr: bytes received so far. On WriteStdin: offset of the first byte. Decimal. */
-export const STREAM_OFFSET = "kata-remote-offset";
-/** ALPN of a tree connection; without ALPN a connection speaks ttrpc. */
-export const TREE_ALPN = "kata-remote-tree/1";
+export { REQUEST_KEY, STREAM_OFFSET, TREE_ALPN } from "../guestwire/index.ts";
 
 export type { CallOptions };

@@ -1,11 +1,12 @@
 /** Key–value pairs of a request, in order; keys lower case, a key may repeat. */
 export type Metadata = readonly (readonly [key: string, value: string])[];
 
+/** A ServerCall is one too: a relay passes its call on as options. */
 export interface CallOptions {
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** Deadline sent to the peer as timeout_nano and kept here as well, ms. Absent: none. */
-  readonly timeoutMs?: number;
-  readonly metadata?: Metadata;
+  readonly timeoutMs?: number | undefined;
+  readonly metadata?: Metadata | undefined;
 }
 
 /** Something that makes unary calls: a ttrpc connection, or what repeats calls over several of them. */
@@ -23,6 +24,8 @@ export interface ServerCall {
   readonly metadata: Metadata;
   readonly service: string;
   readonly method: string;
+  /** TtrpcConnection.id of the connection it came on, when it came on one. */
+  readonly connection?: number;
 }
 
 export type UnaryHandler = (payload: Uint8Array, call: ServerCall) => Promise<Uint8Array>;
@@ -36,8 +39,12 @@ export interface Codec<T> {
 /** The shape of ts-proto's generic service definitions. */
 export interface ServiceDefinition {
   readonly fullName: string;
+  /** Codec<unknown> takes every generated codec, since methods are bivariant in their parameters. */
   readonly methods: Readonly<
-    Record<string, { readonly name: string; readonly requestType: Codec<never> | Codec<any>; readonly responseType: Codec<any> }> // biome-ignore lint/suspicious/noExplicitAny: the generated codecs differ per method
+    Record<
+      string,
+      { readonly name: string; readonly requestType: Codec<unknown>; readonly responseType: Codec<unknown> }
+    >
   >;
 }
 

@@ -16,8 +16,15 @@ export interface VmmSpec {
   /** Made into a NoCloud seed labelled "cidata". */
   readonly userData: Uint8Array;
   readonly metaData: string;
-  /** User-mode network: host port on 127.0.0.1 (0 = chosen) forwarded to this guest port. */
+  /** User-mode network: a free host port on 127.0.0.1 is forwarded to this guest port. */
   readonly guestPort: number;
+  /**
+   * Lets the guest open connections through the host's user-mode network; off unless true. It then reaches the host's
+   * own loopback services too, at 10.0.2.2.
+   */
+  readonly outbound?: boolean;
+  /** Size of the disk as the guest sees it, when more than the image's. */
+  readonly diskGiB?: number;
   /** `child`: dies with us (killed by the driver on close). `detached`: own session and cgroup, outlives us. */
   readonly lifetime: "child" | "detached";
   readonly acceleration: "auto" | "kvm" | "tcg";

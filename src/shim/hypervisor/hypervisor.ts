@@ -45,7 +45,9 @@ export interface Hypervisor {
   readonly name: "remote" | "qemu";
   readonly capabilities: HypervisorCapabilities;
   /** CA that signs this backend's guests, PEM, and the client identity that its guests accept. */
-  clientIdentity(call: Call): Promise<{ readonly caPem: string; readonly certificatePem: string; readonly keyPem: string }>;
+  clientIdentity(
+    call: Call,
+  ): Promise<{ readonly caPem: string; readonly certificatePem: string; readonly keyPem: string }>;
   /** Reserves the VM; no instance exists yet. Repeating it with the same id is success. */
   createVm(request: VmRequest, call: Call): Promise<void>;
   /** Resolves as soon as an address is known: dialling starts before the cloud says "finished". Repeating it joins. */

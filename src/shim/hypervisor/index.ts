@@ -6,3 +6,4 @@ export type {
   VmLoss,
   VmRequest,
 } from "./hypervisor.ts";
+export { openQemu, openRemote, type QemuOptions, type RemoteOptions } from "./open.ts";

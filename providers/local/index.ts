@@ -1,0 +1,12 @@
+import type { Static } from "typebox";
+import type { ProviderPlugin } from "../../src/provider/index.ts";
+import { LocalConfig } from "./config.ts";
+import { LocalProvider } from "./local-provider.ts";
+
+/** Pod VMs on the adaptor's own host, with QEMU. */
+export const localProvider: ProviderPlugin<typeof LocalConfig> = {
+  name: "local",
+  configSchema: LocalConfig,
+  permissions: [],
+  create: (config: Static<typeof LocalConfig>, deps) => LocalProvider.open(config, deps),
+};

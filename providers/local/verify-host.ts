@@ -1,0 +1,103 @@
+import { statfs } from "node:fs/promises";
+import type { Call } from "../../src/base/call.ts";
+import { exec } from "../../src/base/exec.ts";
+import { Fault } from "../../src/base/fault.ts";
+import type { Finding } from "../../src/provider/index.ts";
+import { type BootImage, loadBootImage, type QemuVmm } from "../../src/vmm/index.ts";
+import type { LocalConfig } from "./config.ts";
+
+const GIB = 1024 ** 3;
+const LOW_DISK_GIB = 5;
+
+/** What provider local needs on this host. The only thing that runs is the KVM probe, once per boot. */
+export async function verifyHost(config: LocalConfig, vmm: QemuVmm, call: Call): Promise<readonly Finding[]> {
+  const programs = await Promise.all([
+    program([config.qemu], "qemu-system-x86", call),
+    program(["qemu-img"], "qemu-utils", call),
+    program(["genisoimage", "xorriso", "mkisofs"], "genisoimage", call),
+    program(["setpriv"], "util-linux", call),
+  ]);
+  const image = await loadBootImage(config.imageDir).catch((e: unknown) => Fault.from(e));
+  return [
+    ...programs,
+    imageFinding(config, image),
+    ...(image instanceof Fault ? [] : [await accelerationFinding(config, image, vmm, call)]),
+    await diskFinding(config),
+    {
+      subject: "pod network",
+      state: "warning",
+      detail: "VMs use QEMU's user-mode network: a pod's address is not reachable from outside of its VM",
+      remedy: "none yet: the pod network is not part of this release",
+    },
+  ];
+}
+
+async function program(names: readonly string[], debianPackage: string, call: Call): Promise<Finding> {
+  for (const name of names) {
+    try {
+      const { stdout, stderr } = await exec(name, ["--version"], call);
+      return { subject: name, state: "ok", detail: (stdout || stderr).split("\n")[0] ?? "" };
+    } catch (e) {
+      const fault = Fault.from(e);
+      if (fault.code !== "unavailable") {
+        return {
+          subject: name,
+          state: "error",
+          detail: fault.fullMessage,
+          remedy: `apt-get install --reinstall ${debianPackage}`,
+        };
+      }
+    }
+  }
+  return {
+    subject: names[0] ?? "",
+    state: "error",
+    detail: `${names.join(" or ")} is not installed`,
+    remedy: `apt-get install ${debianPackage}`,
+  };
+}
+
+function imageFinding(config: LocalConfig, image: BootImage | Fault): Finding {
+  const subject = "pod VM image";
+  if (!(image instanceof Fault)) return { subject, state: "ok", detail: image.imagePath };
+  return {
+    subject,
+    state: "error",
+    detail: image.fullMessage,
+    remedy: `kata-remote image build --out ${config.imageDir}`,
+  };
+}
+
+async function accelerationFinding(config: LocalConfig, image: BootImage, vmm: QemuVmm, call: Call): Promise<Finding> {
+  const subject = "acceleration";
+  if (config.acceleration === "tcg") return { subject, state: "ok", detail: "emulation (tcg), as configured" };
+  const verdict = await vmm.kvm(image, call);
+  if (verdict.works) return { subject, state: "ok", detail: `KVM: ${verdict.detail}` };
+  if (config.acceleration === "kvm") {
+    return {
+      subject,
+      state: "error",
+      detail: verdict.detail,
+      remedy: 'set providers.local.acceleration to "auto" or "tcg"',
+    };
+  }
+  return {
+    subject,
+    state: "warning",
+    detail: `VMs are emulated, which is several times slower: ${verdict.detail}`,
+    remedy: "use a host with working (nested) virtualization",
+  };
+}
+
+async function diskFinding(config: LocalConfig): Promise<Finding> {
+  const { bavail, bsize } = await statfs(config.stateDir);
+  const freeGiB = (bavail * bsize) / GIB;
+  const detail = `${freeGiB.toFixed(1)} GiB free in ${config.stateDir}`;
+  if (freeGiB >= LOW_DISK_GIB) return { subject: "disk space", state: "ok", detail };
+  return {
+    subject: "disk space",
+    state: "warning",
+    detail,
+    remedy: `free some, or set providers.local.stateDir to a larger disk`,
+  };
+}

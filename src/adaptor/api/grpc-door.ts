@@ -1,0 +1,95 @@
+import { chmod, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Fault } from "../../base/fault.ts";
+import { mkdirPrivate } from "../../base/files.ts";
+import type { Logger } from "../../base/log.ts";
+import { PodVmDefinition } from "../../gen/kataremote/podvm/v1/podvm.ts";
+import { implement, type TlsIdentity } from "../../grpc/index.ts";
+import type { PodVmService } from "../podvm/index.ts";
+import type { Metrics } from "./metrics.ts";
+import { podVmHandlers } from "./pod-vm-handlers.ts";
+
+export interface GrpcDoorDeps {
+  readonly service: PodVmService;
+  readonly version: { readonly version: string; readonly provider: string };
+  readonly metrics: Metrics;
+  readonly log: Logger;
+}
+
+/** How long calls that are under way may take to end when a door closes, ms. */
+const DRAIN_MS = 500;
+const KEEPALIVE = {
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+  "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+};
+
+/** One gRPC listener of the adaptor. */
+export class GrpcDoor implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #closing: AbortController;
+
+  private constructor(server: Server, closing: AbortController) {
+    this.#server = server;
+    this.#closing = closing;
+  }
+
+  /**
+   * Listens on a unix socket (0600). A socket file that a dead adaptor left is replaced; the caller's lock on the store
+   * says that no living one has it.
+   */
+  static async openSocket(path: string, deps: GrpcDoorDeps): Promise<GrpcDoor> {
+    await mkdirPrivate(dirname(path));
+    await rm(path, { force: true });
+    const umask = process.umask(0o077);
+    try {
+      return await GrpcDoor.#open(`unix://${path}`, ServerCredentials.createInsecure(), false, deps);
+    } finally {
+      process.umask(umask);
+      await chmod(path, 0o600).catch(() => undefined); // not there: listening failed, and that is thrown
+    }
+  }
+
+  /** Listens on TCP for nodes that show a certificate of the cluster's CA. */
+  static openNetwork(address: string, identity: TlsIdentity, deps: GrpcDoorDeps): Promise<GrpcDoor> {
+    const pair = { private_key: Buffer.from(identity.keyPem), cert_chain: Buffer.from(identity.certificatePem) };
+    const credentials = ServerCredentials.createSsl(Buffer.from(identity.caPem), [pair], true);
+    return GrpcDoor.#open(address, credentials, true, deps);
+  }
+
+  static async #open(
+    address: string,
+    credentials: ServerCredentials,
+    network: boolean,
+    deps: GrpcDoorDeps,
+  ): Promise<GrpcDoor> {
+    const server = new Server(KEEPALIVE);
+    const closing = new AbortController();
+    const handlers = podVmHandlers({ ...deps, network, closing: closing.signal });
+    server.addService(
+      ...implement(PodVmDefinition, handlers, (method, error) => {
+        const fault = Fault.from(error);
+        deps.metrics.rpcFailed(method, fault.code);
+        if (closing.signal.aborted) return;
+        const level = fault.code === "internal" ? "error" : "info";
+        deps.log[level]({ ...fault.context, method, code: fault.code, err: fault }, "call refused");
+      }),
+    );
+    await new Promise<void>((resolve, reject) => {
+      server.bindAsync(address, credentials, (cause) => {
+        if (cause === null) resolve();
+        else reject(new Fault("failed_precondition", `the adaptor cannot listen on ${address}`, {}, { cause }));
+      });
+    });
+    return new GrpcDoor(server, closing);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new Fault("unavailable", "the adaptor is closing"));
+    const drained = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    const timer = setTimeout(() => this.#server.forceShutdown(), DRAIN_MS).unref();
+    await drained;
+    clearTimeout(timer);
+  }
+}

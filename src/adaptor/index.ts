@@ -1,0 +1,2 @@
+export { type Adaptor, type AdaptorDeps, createAdaptor } from "./adaptor.ts";
+export { AdaptorConfig } from "./config.ts";

@@ -1,0 +1,11 @@
+export { amend } from "./amend.ts";
+export type { PodVmDeps } from "./deps.ts";
+export { instanceName, type VmDefaults } from "./instance-spec.ts";
+export type { NodeCall } from "./node-call.ts";
+export { isFromBefore, ownsInstance } from "./ownership.ts";
+export type { CreateVm, LossEvent, PodVmService, SignedGuest } from "./pod-vm-service.ts";
+export { PodVms } from "./pod-vms.ts";
+export type { StartProgress } from "./start-progress.ts";
+export { startVmHandler } from "./start-vm.ts";
+export { collectInstanceHandler, stopVmHandler } from "./stop-vm.ts";
+export type { NodeReport, SyncAnswer } from "./sync-node.ts";

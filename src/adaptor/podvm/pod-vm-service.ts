@@ -1,0 +1,59 @@
+import type { Call } from "../../base/call.ts";
+import type { InstanceId, OperationId, SandboxId } from "../../base/ids.ts";
+import type { Instance } from "../../provider/index.ts";
+import type { OperationRecord, SandboxRecord, VmSize } from "../store/index.ts";
+import type { NodeCall } from "./node-call.ts";
+import type { StartProgress } from "./start-progress.ts";
+import type { NodeReport, SyncAnswer } from "./sync-node.ts";
+
+export interface CreateVm {
+  readonly id: SandboxId;
+  readonly nodeId: string;
+  readonly pod: { readonly namespace: string; readonly name: string; readonly uid: string };
+  readonly containerd: { readonly namespace: string; readonly id: string };
+  readonly size: VmSize;
+}
+
+export interface SignedGuest {
+  readonly certificatePem: string;
+  readonly caPem: string;
+  readonly verifiedBy: "console" | "address";
+}
+
+export interface LossEvent {
+  readonly sandboxId: SandboxId;
+  readonly instanceId: string;
+  readonly reason: string;
+}
+
+/** The adaptor's one domain service; gRPC and REST are doors to it. Every method may be repeated. */
+export interface PodVmService {
+  /** A node's certificate, for this adaptor and for its guests. Over the network only a renewal by the node itself. */
+  enrollNode(
+    nodeId: string,
+    csrPem: string,
+    call: NodeCall,
+  ): Promise<{ readonly certificatePem: string; readonly caPem: string }>;
+  /** Writes the record; no cloud call, so a crash here leaks nothing. @throws Fault resource_exhausted at the limit */
+  createVm(request: CreateVm, call: NodeCall): Promise<void>;
+  /** Follows the start, which goes on when `call` ends; repeating it joins. @throws Fault not_found */
+  startVm(id: SandboxId, call: NodeCall): AsyncIterable<StartProgress>;
+  /** Resolves when the deletion is durable. An unknown id is success. */
+  stopVm(id: SandboxId, reason: string, call: NodeCall): Promise<void>;
+  /** Pins the first key that comes. @throws Fault already_exists for a second one; permission_denied against the console */
+  signGuest(id: SandboxId, csrPem: string, call: NodeCall): Promise<SignedGuest>;
+  reportReady(id: SandboxId, call: NodeCall): Promise<void>;
+  syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer>;
+  /** Sandboxes of the node whose instance ended by itself, those already known first. Ends with the call. */
+  watchVm(nodeId: string, call: NodeCall): AsyncIterable<LossEvent>;
+
+  sandboxes(): Promise<readonly SandboxRecord[]>;
+  sandbox(id: SandboxId): Promise<SandboxRecord | undefined>;
+  operations(limit: number): Promise<readonly OperationRecord[]>;
+  operation(id: OperationId): Promise<OperationRecord | undefined>;
+  instances(call: Call): Promise<readonly Instance[]>;
+  /** @throws Fault not_found; unimplemented where the provider has no console */
+  console(id: InstanceId, maxBytes: number, call: Call): Promise<string>;
+  /** Has an instance removed that no sandbox owns. @throws Fault failed_precondition when one does */
+  collect(id: InstanceId, call: Call): Promise<OperationId>;
+}

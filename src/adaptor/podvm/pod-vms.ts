@@ -1,0 +1,229 @@
+import type { Call } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { type InstanceId, newOperationId, type OperationId, type SandboxId } from "../../base/ids.ts";
+import { spkiFingerprint } from "../../identity/index.ts";
+import type { Instance } from "../../provider/index.ts";
+import type { OperationRecord, SandboxRecord } from "../store/index.ts";
+import { amend } from "./amend.ts";
+import type { PodVmDeps } from "./deps.ts";
+import { verifyGuestKey } from "./guest-key.ts";
+import { instanceName } from "./instance-spec.ts";
+import { checkNode, type NodeCall } from "./node-call.ts";
+import { ownsInstance } from "./ownership.ts";
+import type { CreateVm, LossEvent, PodVmService, SignedGuest } from "./pod-vm-service.ts";
+import { RecordChanges } from "./record-changes.ts";
+import { progressOf, type StartProgress } from "./start-progress.ts";
+import { type NodeReport, type SyncAnswer, syncNode } from "./sync-node.ts";
+
+const ENDING: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone"]);
+
+export class PodVms implements PodVmService {
+  readonly #deps: PodVmDeps;
+
+  constructor(deps: PodVmDeps) {
+    this.#deps = deps;
+  }
+
+  async enrollNode(nodeId: string, csrPem: string, call: NodeCall): Promise<{ certificatePem: string; caPem: string }> {
+    checkNode(nodeId, call);
+    const { ca } = this.#deps;
+    return { certificatePem: await ca.signNode(csrPem, nodeId), caPem: ca.caPem };
+  }
+
+  async createVm(request: CreateVm, call: NodeCall): Promise<void> {
+    checkNode(request.nodeId, call);
+    const { id, nodeId, pod, containerd, size } = request;
+    const { store, admission, now, log } = this.#deps;
+    if ((await store.sandboxes.get(id)) === undefined) {
+      await admission.checkRoom();
+      try {
+        const createdAt = now().toISOString();
+        await store.sandboxes.insert({ id, phase: "prepared", nodeId, pod, containerd, request: size, createdAt });
+        log.info({ sandbox: id, pod: `${pod.namespace}/${pod.name}`, node: nodeId }, "sandbox prepared");
+        return;
+      } catch (e) {
+        if (!(e instanceof Fault && e.code === "already_exists")) throw e; // made by the same call sent twice: below
+      }
+    }
+    const record = await this.#owned(id, call);
+    checkNode(record.nodeId, { ...call, nodeId });
+    if (ENDING.has(record.phase)) throw over(record);
+  }
+
+  async *startVm(id: SandboxId, call: NodeCall): AsyncIterable<StartProgress> {
+    const { store, now } = this.#deps;
+    using changes = new RecordChanges(store.sandboxes, (record) => record.id === id);
+    let record: SandboxRecord | undefined = await this.#begin(id, call);
+    const told = new Set<string>();
+    for (;;) {
+      for (const event of progressOf(record, now())) {
+        if (told.has(event.stage)) continue;
+        told.add(event.stage);
+        yield event;
+        if (event.stage === "address" || event.stage === "failed") return;
+      }
+      record = (await changes.next(call)).at(-1) ?? record;
+    }
+  }
+
+  async stopVm(id: SandboxId, reason: string, call: NodeCall): Promise<void> {
+    const record = await this.#deps.store.sandboxes.get(id);
+    if (record === undefined) return;
+    checkNode(record.nodeId, call);
+    await this.#stop(id, reason);
+  }
+
+  async signGuest(id: SandboxId, csrPem: string, call: NodeCall): Promise<SignedGuest> {
+    const { store, provider, ca, consoleWaitMs, log } = this.#deps;
+    const record = await this.#owned(id, call);
+    if (record.instance === undefined || (record.phase !== "booting" && record.phase !== "ready")) {
+      throw new Fault(
+        "failed_precondition",
+        `sandbox ${id} is ${record.phase}: no guest of it can be waiting for a certificate`,
+        { sandboxId: id },
+      );
+    }
+    const fingerprint = spkiFingerprint(csrPem);
+    refuseSecondKey(record, fingerprint, log);
+    const certificatePem = await ca.signGuest(csrPem, id); // checks the request before the key is pinned
+    const instanceId = record.instance.id;
+    const verifiedBy =
+      record.guestKey?.verifiedBy ??
+      (await verifyGuestKey({ provider, instanceId, fingerprint, waitMs: consoleWaitMs }, call));
+    await amend(store.sandboxes, id, (current) => {
+      if (current.phase !== "booting" && current.phase !== "ready") throw over(current);
+      refuseSecondKey(current, fingerprint, log);
+      return current.guestKey === undefined ? { guestKey: { fingerprint, verifiedBy } } : undefined;
+    });
+    return { certificatePem, caPem: ca.caPem, verifiedBy };
+  }
+
+  async reportReady(id: SandboxId, call: NodeCall): Promise<void> {
+    await this.#owned(id, call);
+    const record = await amend(this.#deps.store.sandboxes, id, ({ phase }) =>
+      phase === "booting" ? { phase: "ready" } : undefined,
+    );
+    if (record !== undefined && record.phase !== "ready") throw over(record);
+  }
+
+  async syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer> {
+    checkNode(report.nodeId, call);
+    return syncNode(this.#deps, report, (record, reason) => this.#stop(record.id, reason), call);
+  }
+
+  async *watchVm(nodeId: string, call: NodeCall): AsyncIterable<LossEvent> {
+    checkNode(nodeId, call);
+    const { sandboxes } = this.#deps.store;
+    using changes = new RecordChanges(sandboxes, (r) => r.nodeId === nodeId && r.phase === "lost");
+    let lost = await sandboxes.list({ nodeId, phases: ["lost"] });
+    for (;;) {
+      for (const record of lost) {
+        yield { sandboxId: record.id, instanceId: record.instance?.id ?? "", reason: record.lastFault?.message ?? "" };
+      }
+      lost = await changes.next(call);
+    }
+  }
+
+  sandboxes(): Promise<readonly SandboxRecord[]> {
+    return this.#deps.store.sandboxes.list();
+  }
+
+  sandbox(id: SandboxId): Promise<SandboxRecord | undefined> {
+    return this.#deps.store.sandboxes.get(id);
+  }
+
+  operations(limit: number): Promise<readonly OperationRecord[]> {
+    return this.#deps.store.operations.list({ limit });
+  }
+
+  operation(id: OperationId): Promise<OperationRecord | undefined> {
+    return this.#deps.store.operations.get(id);
+  }
+
+  instances(call: Call): Promise<readonly Instance[]> {
+    return this.#deps.provider.listInstances(this.#deps.cluster, call);
+  }
+
+  async console(id: InstanceId, maxBytes: number, call: Call): Promise<string> {
+    const { provider } = this.#deps;
+    const text = await provider.consoleOutput(id, maxBytes, call);
+    if (text !== undefined) return text;
+    if ((await provider.getInstance(id, call)) === undefined) throw new Fault("not_found", `instance ${id} is unknown`);
+    throw new Fault("unimplemented", `the console of ${id} cannot be read with provider ${provider.name}`);
+  }
+
+  async collect(id: InstanceId, call: Call): Promise<OperationId> {
+    const { store, provider, queue } = this.#deps;
+    const instance = await provider.getInstance(id, call);
+    if (instance === undefined) throw new Fault("not_found", `instance ${id} is unknown`);
+    const owner = (await store.sandboxes.list()).find((record) => ownsInstance(record, instance));
+    if (owner !== undefined)
+      throw new Fault("failed_precondition", `instance ${id} belongs to sandbox ${owner.id}: stop that`);
+    return (await queue.submit({ kind: "collect-instance", subject: id, input: {} })).id;
+  }
+
+  /** @throws Fault not_found | permission_denied */
+  async #owned(id: SandboxId, call: NodeCall): Promise<SandboxRecord> {
+    const record = await this.#deps.store.sandboxes.get(id);
+    if (record === undefined)
+      throw new Fault("not_found", `sandbox ${id} is unknown: CreateVM comes first`, { sandboxId: id });
+    checkNode(record.nodeId, call);
+    return record;
+  }
+
+  /** Writes intent and operation, once: whoever comes second finds them there. */
+  async #begin(id: SandboxId, call: NodeCall): Promise<SandboxRecord> {
+    const { store, queue, now } = this.#deps;
+    const record = await this.#owned(id, call);
+    if (record.phase !== "prepared") return record;
+    const createOperation = newOperationId();
+    const intent = { createOperation, name: instanceName(record.pod.name, id), created: now().toISOString() };
+    try {
+      // Both are written in one turn of the event loop, so both or neither are on disk. The operation's handler looks
+      // at the record first: should only the record fail to change, it ends without an effect.
+      const [begun] = await Promise.all([
+        store.sandboxes.update(record, { phase: "creating", intent }),
+        queue.submit({ kind: "start-vm", subject: id, input: {}, id: createOperation }),
+      ]);
+      return begun;
+    } catch (e) {
+      if (!(e instanceof Fault && e.code === "aborted")) throw e;
+      return this.#owned(id, call); // another call began it, or stopped it
+    }
+  }
+
+  async #stop(id: SandboxId, reason: string): Promise<void> {
+    const { store, queue, log } = this.#deps;
+    let needed = false;
+    const record = await amend(store.sandboxes, id, (current) => {
+      needed = current.intent !== undefined;
+      if (current.phase === "gone" || (current.phase === "stopping" && needed)) return undefined;
+      return { phase: needed ? "stopping" : "gone", stopReason: reason };
+    });
+    if (record === undefined || !needed) return;
+    // Were the adaptor to end right here, the record alone would have the reconciler submit it.
+    await queue.submit({ kind: "stop-vm", subject: id, input: { reason } });
+    log.info({ sandbox: id, instance: record.instance?.id, reason }, "sandbox is being stopped");
+    const starting = await store.operations.list({ subject: id, kind: "start-vm", states: ["queued", "running"] });
+    for (const operation of starting) await queue.cancel(operation.id, `the sandbox is being stopped: ${reason}`);
+  }
+}
+
+function refuseSecondKey(record: SandboxRecord, fingerprint: string, log: PodVmDeps["log"]): void {
+  if (record.guestKey === undefined || record.guestKey.fingerprint === fingerprint) return;
+  log.error(
+    { sandbox: record.id, instance: record.instance?.id, fingerprint, pinned: record.guestKey.fingerprint },
+    "a second guest claims a sandbox",
+  );
+  throw new Fault(
+    "already_exists",
+    `sandbox ${record.id} has a guest with another key: the second claimant is refused`,
+    { sandboxId: record.id },
+  );
+}
+
+function over(record: SandboxRecord): Fault {
+  return new Fault("failed_precondition", `sandbox ${record.id} is ${record.phase}: make a new one`, {
+    sandboxId: record.id,
+  });
+}

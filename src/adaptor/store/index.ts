@@ -1,0 +1,21 @@
+export type { NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
+export type {
+  AcceptedInstance,
+  CreateIntent,
+  Phase,
+  RecordedFault,
+  SandboxChange,
+  SandboxRecord,
+  VmSize,
+} from "./sandbox-record.ts";
+export { SqliteStore } from "./sqlite-store.ts";
+export type {
+  AdaptorStore,
+  ClaimRequest,
+  Epoch,
+  NodeStore,
+  OperationFilter,
+  OperationStore,
+  SandboxFilter,
+  SandboxStore,
+} from "./store.ts";

@@ -1,0 +1,70 @@
+import { parse as parseToml } from "smol-toml";
+import { loadProvider } from "../../providers/registry.ts";
+import { type Adaptor, AdaptorConfig, createAdaptor } from "../adaptor/index.ts";
+import type { Call } from "../base/call.ts";
+import { parseConfig } from "../base/config.ts";
+import { Fault } from "../base/fault.ts";
+import { readIfThere } from "../base/files.ts";
+import { createLogger, type Logger } from "../base/log.ts";
+import type { Provider } from "../provider/index.ts";
+
+const DEFAULT_CONFIG_PATH = "/etc/kata-remote/adaptor.toml";
+
+export interface AdaptorOptions {
+  /** TOML. Without it KATA_REMOTE_ADAPTOR_CONFIG, then the default path is read if there is a file. */
+  readonly configPath?: string;
+}
+
+/** @throws Fault not_found for a file that was named and is not there; invalid_argument naming file and key */
+export async function loadAdaptorConfig(configPath?: string): Promise<AdaptorConfig> {
+  const named = configPath ?? process.env.KATA_REMOTE_ADAPTOR_CONFIG;
+  const path = named ?? DEFAULT_CONFIG_PATH;
+  const text = await readIfThere(path);
+  if (text === undefined && named !== undefined) throw new Fault("not_found", `${path} is not there`);
+  let input: unknown;
+  try {
+    input = parseToml(text ?? "");
+  } catch (cause) {
+    throw new Fault("invalid_argument", `${path} is not valid TOML`, {}, { cause });
+  }
+  return parseConfig(AdaptorConfig, input, path);
+}
+
+/** The provider that the configuration chooses, with its own part checked. @throws Fault invalid_argument */
+export async function openProvider(config: AdaptorConfig, log: Logger): Promise<Provider> {
+  const plugin = await loadProvider(config.provider);
+  const own = parseConfig(plugin.configSchema, config.providers[config.provider] ?? {}, `providers.${config.provider}`);
+  return plugin.create(own, { log, now: () => new Date() });
+}
+
+/** Starts adaptor and provider in this process; closing it closes both. Running VMs are not touched by either. */
+export async function openAdaptor(config: AdaptorConfig, log: Logger): Promise<Pick<Adaptor, "close" | "restAddress">> {
+  const provider = await openProvider(config, log);
+  const adaptor = createAdaptor(config, { provider, log });
+  try {
+    await adaptor.start();
+  } catch (e) {
+    await provider.close();
+    throw e;
+  }
+  return {
+    restAddress: adaptor.restAddress,
+    async close() {
+      await adaptor.close();
+      await provider.close();
+    },
+  };
+}
+
+/** `kata-remote adaptor`: serves until the call ends. */
+export async function runAdaptor(options: AdaptorOptions, call: Call): Promise<void> {
+  process.umask(0o077);
+  const config = await loadAdaptorConfig(options.configPath);
+  const log = createLogger("adaptor", { level: config.logLevel });
+  const adaptor = await openAdaptor(config, log);
+  if (!call.signal.aborted) {
+    await new Promise<void>((resolve) => call.signal.addEventListener("abort", () => resolve(), { once: true }));
+  }
+  await adaptor.close();
+  log.info("adaptor ended; its VMs live on");
+}

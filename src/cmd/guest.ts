@@ -1,0 +1,3 @@
+import { runGuest } from "../guest/boot/index.ts";
+
+await runGuest();

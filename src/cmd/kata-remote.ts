@@ -1,0 +1,152 @@
+import { Command, CommanderError } from "commander";
+import { Fault } from "../base/fault.ts";
+import { VERSION } from "../base/version.ts";
+
+/** Ends with the process's first SIGTERM or SIGINT; a second one ends the process at once. */
+function untilSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    process.once(name, () => {
+      controller.abort(new Fault("cancelled", `${name} received`));
+      process.once(name, () => process.exit(128 + (name === "SIGINT" ? 2 : 15)));
+    });
+  }
+  return controller.signal;
+}
+
+const program = new Command("kata-remote")
+  .description("Runs each pod in its own virtual machine: containerd shim, node daemon and cloud API adaptor.")
+  .version(VERSION)
+  .exitOverride()
+  .showHelpAfterError("(kata-remote --help lists the commands)");
+
+program
+  .command("up")
+  .description("node daemon and adaptor in one process: this machine, provider local, no services needed")
+  .option("--node-config <file>", "TOML, instead of /etc/kata-remote/node.toml")
+  .option("--adaptor-config <file>", "TOML, instead of /etc/kata-remote/adaptor.toml")
+  .option("--door <address...>", "containerd addresses to serve from the start")
+  .action(async (options: { nodeConfig?: string; adaptorConfig?: string; door?: string[] }) => {
+    const { runUp } = await import("./up.ts");
+    await runUp(
+      {
+        ...(options.nodeConfig === undefined ? {} : { nodeConfigPath: options.nodeConfig }),
+        ...(options.adaptorConfig === undefined ? {} : { adaptorConfigPath: options.adaptorConfig }),
+        doors: options.door ?? [],
+      },
+      { signal: untilSignal() },
+    );
+  });
+
+program
+  .command("node")
+  .description("node daemon: serves containerd's Task calls for every pod of this machine (the launcher starts it)")
+  .option("--config <file>", "TOML, instead of /etc/kata-remote/node.toml")
+  .option("--door <address...>", "containerd addresses to serve from the start")
+  .action(async (options: { config?: string; door?: string[] }) => {
+    const { runNode } = await import("./node.ts");
+    await runNode(
+      { ...(options.config === undefined ? {} : { configPath: options.config }), doors: options.door ?? [] },
+      { signal: untilSignal() },
+    );
+  });
+
+program
+  .command("adaptor")
+  .description("cloud API adaptor: makes and destroys pod VMs, durably queued")
+  .option("--config <file>", "TOML, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (options: { config?: string }) => {
+    const { runAdaptor } = await import("./adaptor.ts");
+    await runAdaptor(options.config === undefined ? {} : { configPath: options.config }, { signal: untilSignal() });
+  });
+
+program
+  .command("guest")
+  .description("what runs inside the pod VM; does nothing useful elsewhere")
+  .action(async () => {
+    await import("./guest.ts");
+  });
+
+const image = program.command("image").description("the pod VM image");
+image
+  .command("build")
+  .description("builds kernel, initrd and root disk from Debian packages; unchanged inputs are not built again")
+  .option("--out <dir>", "where the files go", "/var/lib/kata-remote/image")
+  .option("--cache <dir>", "downloaded packages and their unpacked tree", "/var/cache/kata-remote/image")
+  .option("--json", "print the manifest as JSON")
+  .action(async (options: { out: string; cache: string; json?: boolean }) => {
+    const { imageBuild } = await import("./image-build.ts");
+    await imageBuild(options, { signal: untilSignal() });
+  });
+
+program
+  .command("ps")
+  .description("sandboxes of this node: state, VM, containers, time spent in each stage of the start")
+  .option("--json", "for scripts")
+  .action(async (options: { json?: boolean }) => {
+    const { ps } = await import("./inspect.ts");
+    await ps(options, { signal: untilSignal() });
+  });
+
+program
+  .command("logs")
+  .description("what the daemons wrote about one sandbox (id, container id or pod name; a prefix will do)")
+  .argument("<id>")
+  .action(async (id: string) => {
+    const { logs } = await import("./inspect.ts");
+    await logs(id, { signal: untilSignal() });
+  });
+
+program
+  .command("console")
+  .description("serial console of a sandbox's VM")
+  .argument("<id>")
+  .option("--bytes <n>", "newest bytes", "65536")
+  .action(async (id: string, options: { bytes: string }) => {
+    const { showConsole } = await import("./inspect.ts");
+    await showConsole(id, Number(options.bytes), { signal: untilSignal() });
+  });
+
+program
+  .command("check")
+  .description("what works on this machine and what does not, with remedies")
+  .option("--json", "for scripts")
+  .option("--node-config <file>", "TOML, instead of /etc/kata-remote/node.toml")
+  .option("--adaptor-config <file>", "TOML, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (options: { json?: boolean; nodeConfig?: string; adaptorConfig?: string }) => {
+    const { check } = await import("./check.ts");
+    process.exitCode = await check(options, { signal: untilSignal() });
+  });
+
+program
+  .command("open-door", { hidden: true })
+  .description("asks the living node daemon to serve one more containerd (used by the launcher)")
+  .argument("<address>")
+  .action(async (address: string) => {
+    const { openDoor } = await import("./inspect.ts");
+    await openDoor(address, { signal: untilSignal() });
+  });
+
+/** Go's single-dash flags are not this parser's: the launcher's clean-up goes around it. */
+async function main(argv: readonly string[]): Promise<void> {
+  if (argv[2] !== "shim-delete") {
+    await program.parseAsync(argv);
+    return;
+  }
+  const { runShimDelete } = await import("./shim-delete.ts");
+  process.exitCode = await runShimDelete(argv.slice(3));
+}
+
+try {
+  await main(process.argv);
+} catch (e) {
+  if (e instanceof CommanderError) process.exitCode = e.exitCode;
+  else {
+    const fault = Fault.from(e);
+    // A signal is how these processes are meant to end.
+    if (fault.code !== "cancelled") {
+      process.stderr.write(`kata-remote: ${fault.fullMessage}\n`);
+      process.exitCode = 1;
+    }
+  }
+}

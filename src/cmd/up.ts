@@ -1,0 +1,36 @@
+import { join } from "node:path";
+import type { Call } from "../base/call.ts";
+import { createLogger } from "../base/log.ts";
+import { loadAdaptorConfig, openAdaptor } from "./adaptor.ts";
+import { lockRunDir, readNodeConfig, startNode } from "./node.ts";
+
+export interface UpOptions {
+  readonly nodeConfigPath?: string;
+  readonly adaptorConfigPath?: string;
+  /** containerd addresses to serve from the start. */
+  readonly doors: readonly string[];
+}
+
+/** `kata-remote up`: adaptor and node daemon in one process, joined by the same socket as two would be. */
+export async function runUp(options: UpOptions, call: Call): Promise<void> {
+  // Pods of this machine hold it; it must not end because there are none for a while.
+  process.env["KATA_REMOTE_SUPERVISED"] = "1";
+  const nodeConfig = await readNodeConfig(options.nodeConfigPath);
+  await lockRunDir(nodeConfig, call);
+  const adaptorConfig = await loadAdaptorConfig(options.adaptorConfigPath);
+  const socketPath = join(nodeConfig.runDir, "adaptor.sock");
+  const adaptor = await openAdaptor(
+    { ...adaptorConfig, grpc: { ...adaptorConfig.grpc, socketPath } },
+    createLogger("adaptor", { level: adaptorConfig.logLevel }),
+  );
+  try {
+    const remote = { ...nodeConfig.remote, address: `unix://${socketPath}` };
+    const daemon = await startNode({ ...nodeConfig, remote }, options.doors, call);
+    if (!call.signal.aborted) {
+      await new Promise<void>((resolve) => call.signal.addEventListener("abort", () => resolve(), { once: true }));
+    }
+    await daemon.close("kata-remote up was told to end");
+  } finally {
+    await adaptor.close();
+  }
+}

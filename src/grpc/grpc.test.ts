@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { background, type Call, withDeadline } from "../base/call.ts";
+import { deferred } from "../base/deferred.ts";
+import { Fault } from "../base/fault.ts";
+import { PodVmDefinition, StartVmEvent } from "../gen/kataremote/podvm/v1/podvm.ts";
+import { createClient, type Handlers, implement, type ServiceClient } from "./index.ts";
+
+describe("a service over a unix socket", () => {
+  const server = new Server();
+  const errors: string[] = [];
+  const streamEnded = deferred<void>();
+  let dir: string;
+  let client: ServiceClient<typeof PodVmDefinition>;
+  const hang = (call: Call): Promise<never> =>
+    new Promise((_, reject) => call.signal.addEventListener("abort", () => reject(new Fault("cancelled", "gone"))));
+  const handlers: Handlers<typeof PodVmDefinition> = {
+    version: async () => ({ version: "7", provider: "test" }),
+    enrollNode: async () => {
+      throw new Fault("permission_denied", "node n1 may not enroll", {}, { cause: new Error("no certificate") });
+    },
+    createVm: async (request) => {
+      assert.equal(request.memoryMib, 512n);
+      assert.equal(request.pod?.name, "web");
+      return {};
+    },
+    async *startVm(request, call) {
+      yield StartVmEvent.fromPartial({ stage: 1, instanceId: request.sandboxId });
+      yield StartVmEvent.fromPartial({ stage: 3, addresses: ["10.0.0.1"] });
+      if (request.sandboxId === "fails") throw new Fault("resource_exhausted", "no room", {}, { retryable: true });
+      if (request.sandboxId === "hangs") await hang(call).finally(() => streamEnded.resolve());
+    },
+    stopVm: async (_, call) => hang(call),
+    async *watchVm() {
+      for (let i = 0; i < 20_000; i++) yield { sandboxId: String(i), instanceId: "x".repeat(100), reason: "" };
+    },
+    signGuest: async () => Promise.reject(new RangeError("bug")),
+    reportReady: async () => ({}),
+    syncNode: async () => ({ stoppingSandboxIds: [], lostSandboxIds: [] }),
+  };
+
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "grpc-"));
+    server.addService(...implement(PodVmDefinition, handlers, (method) => errors.push(method)));
+    const address = `unix://${join(dir, "s.sock")}`;
+    await new Promise<void>((resolve, reject) =>
+      server.bindAsync(address, ServerCredentials.createInsecure(), (e) => (e ? reject(e) : resolve())),
+    );
+    client = createClient(PodVmDefinition, { address });
+  });
+  after(async () => {
+    client.close();
+    server.forceShutdown();
+    await rm(dir, { recursive: true });
+  });
+
+  it("carries a request and its answer", async () => {
+    assert.equal((await client.version({}, background())).version, "7");
+    await client.createVm({ sandboxId: "a", memoryMib: 512n, pod: { name: "web" } }, background());
+  });
+
+  it("brings a Fault over with code, causes and retryable", async () => {
+    await assert.rejects(client.enrollNode({}, background()), (e: Fault) => {
+      assert.equal(e.code, "permission_denied");
+      assert.equal(e.message, "node n1 may not enroll: no certificate");
+      assert.equal(e.retryable, false);
+      return true;
+    });
+    await assert.rejects(client.signGuest({}, background()), { code: "internal", message: "bug" });
+    assert.deepEqual(errors.splice(0), ["EnrollNode", "SignGuest"]);
+  });
+
+  it("streams, and ends a stream with the Fault it failed with", async () => {
+    const stages: number[] = [];
+    await assert.rejects(
+      async () => {
+        for await (const e of client.startVm({ sandboxId: "fails" }, background())) stages.push(e.stage);
+      },
+      { code: "resource_exhausted", retryable: true },
+    );
+    assert.deepEqual(stages, [1, 3]);
+  });
+
+  it("ends the handler's call when the client gives up", async () => {
+    await assert.rejects(client.stopVm({}, withDeadline(50)), { code: "deadline_exceeded" });
+    for await (const e of client.startVm({ sandboxId: "hangs" }, background())) if (e.stage === 3) break;
+    await streamEnded.promise;
+  });
+
+  it("streams more than the window holds", async () => {
+    let count = 0;
+    for await (const e of client.watchVm({}, background())) assert.equal(e.sandboxId, String(count++));
+    assert.equal(count, 20_000);
+  });
+
+  it("says unavailable when nobody listens, and refuses plain text over TCP", async () => {
+    const nobody = createClient(PodVmDefinition, { address: `unix://${join(dir, "none.sock")}` });
+    await assert.rejects(nobody.version({}, background()), { code: "unavailable", retryable: true });
+    nobody.close();
+    assert.throws(() => createClient(PodVmDefinition, { address: "127.0.0.1:1" }), { code: "invalid_argument" });
+  });
+});

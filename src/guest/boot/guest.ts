@@ -1,0 +1,80 @@
+import { mkdirSync, openSync, writeFileSync } from "node:fs";
+import { Fault } from "../../base/fault.ts";
+import { CONSOLE_KEY_PREFIX, CONSOLE_LISTENING, GUEST_PORT } from "../../guestwire/index.ts";
+import { parseUserData } from "../../userdata/index.ts";
+import { AGENT_PATHS, createAgent, diskText, POD_NETWORK_NAMESPACE, treePath } from "../agent/index.ts";
+import { Forwarder, GuestIdentity, TreeStore } from "../forwarder/index.ts";
+import { Children, protectFromOom } from "../system/children.ts";
+import { growFilesystem } from "../system/filesystem.ts";
+import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
+import { powerOff, setClock, uptimeMs } from "../system/machine.ts";
+import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
+import { mountBase, prepareKernel } from "./base-mounts.ts";
+import { readSeed } from "./seed.ts";
+
+/** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
+const FAREWELL_MS = 200;
+
+/**
+ * PID 1 of the guest: prepares the machine, listens, and is then agent and forwarder in one. When it cannot go on the
+ * machine is switched off, with the reason on the console.
+ */
+export async function runGuest(): Promise<void> {
+  mountBase();
+  const log = createGuestLog(openSync("/dev/console", "a"));
+  process.on("uncaughtException", (error) => fail(log, error));
+  try {
+    await boot(log);
+  } catch (e) {
+    fail(log, e);
+  }
+}
+
+async function boot(log: GuestLog): Promise<void> {
+  protectFromOom();
+  process.umask(0o022);
+  mkdirSync("/run/kata-remote", { recursive: true, mode: 0o700 });
+  mkdirSync(`${AGENT_PATHS.disk}/trees`, { recursive: true });
+  mkdirSync(`${AGENT_PATHS.disk}/containers`, { recursive: true });
+  const children = new Children();
+  children.start();
+
+  const { caPem } = await parseUserData(await readSeed());
+  const identity = new GuestIdentity(caPem);
+  say(`${CONSOLE_KEY_PREFIX}${identity.fingerprint}`);
+
+  const end = (): void => {
+    log.info("pod has ended");
+    setTimeout(powerOff, FAREWELL_MS);
+  };
+  const treeDirectory = (treeId: string): string => treePath(AGENT_PATHS, treeId);
+  const trees = new TreeStore({ children, directory: treeDirectory, diskText: () => diskText(AGENT_PATHS.disk) });
+  let listeningMs = 0;
+  const forwarder = new Forwarder({
+    identity,
+    agent: createAgent({ paths: AGENT_PATHS, children, end }).service,
+    trees,
+    treeDirectory,
+    machine: { setClock, setHostname, listeningMs: () => listeningMs },
+    diskPath: AGENT_PATHS.disk,
+    log,
+  });
+  prepareKernel();
+  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
+  await forwarder.listen(GUEST_PORT);
+  listeningMs = uptimeMs();
+  say(CONSOLE_LISTENING);
+  growFilesystem(AGENT_PATHS.disk, log);
+}
+
+/** A bare line for whoever reads the console (the adaptor compares the key's fingerprint). */
+function say(line: string): void {
+  writeFileSync("/dev/console", `${line}\n`, { flag: "a" });
+}
+
+function fail(log: GuestLog, thrown: unknown): void {
+  const fault = Fault.from(thrown);
+  log.error("guest cannot go on, switching off", { code: fault.code, err: fault.fullMessage, stack: fault.stack?.slice(0, 2000) });
+  setTimeout(powerOff, FAREWELL_MS);
+}
+

@@ -1,0 +1,1 @@
+export { runGuest } from "./guest.ts";

@@ -1,0 +1,73 @@
+/** Programs of the guest's first two seconds, for busybox. Every process costs tens of milliseconds under emulation. */
+
+/** Modules that the root disk needs, loaded from the initrd. */
+export const INITRD_MODULES: readonly string[] = ["virtio_pci", "virtio_blk"];
+
+/** Kernel parameters that belong to the image. */
+export const KERNEL_PARAMS: readonly string[] = ["console=ttyS0", "quiet", "panic=-1", "root=/dev/vda"];
+
+/**
+ * /init of the initrd: loads the disk's driver, mounts the root, starts the network beside everything else and makes
+ * Node PID 1. Should a step fail, the kernel panics, and panic=-1 ends the VM.
+ * @param moduleFiles in load order, below /modules
+ */
+export function initScript(moduleFiles: readonly string[]): string {
+  return `#!/bin/busybox sh
+set -e
+b=/bin/busybox
+$b mount -t devtmpfs dev /dev
+$b mount -t proc proc /proc
+for m in ${moduleFiles.join(" ")}; do $b insmod /modules/$m; done
+root=/dev/vda
+read -r line </proc/cmdline
+for p in $line; do case $p in root=*) root=\${p#root=} ;; esac; done
+n=0
+until [ -b $root ] || [ $n -ge 200 ]; do $b usleep 10000; n=$((n+1)); done
+# noinit_itable: the image is sparse, so what the kernel would zero in the background is zero
+$b mount -t ext4 -o noatime,noinit_itable $root /root
+$b mount --move /dev /root/dev
+$b mount --move /proc /root/proc
+$b mount -t sysfs sys /root/sys
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+# Ends as soon as the script has closed its output, which it does when it is inside of the new root.
+: $($b chroot /root /opt/kata-remote/network &)
+exec $b switch_root -c /dev/console /root /usr/bin/node --no-warnings /opt/kata-remote/guest.mjs
+`;
+}
+
+/** Brings the first network interface up and keeps its DHCP lease for as long as the VM lives. */
+export const NETWORK_SCRIPT = `#!/bin/busybox sh
+exec </dev/null >/dev/null 2>&1
+b=/bin/busybox
+$b modprobe virtio_net
+$b modprobe overlay &
+n=0
+while [ $n -lt 500 ]; do
+  for d in /sys/class/net/*; do
+    [ -e $d/device ] || continue
+    i=\${d##*/}
+    $b ifconfig $i up
+    exec $b udhcpc -f -i $i -s /opt/kata-remote/lease -t 5 -T 1 -A 1
+  done
+  $b usleep 20000
+  n=$((n+1))
+done
+`;
+
+/** What udhcpc calls when its lease changes. */
+export const LEASE_SCRIPT = `#!/bin/busybox sh
+b=/bin/busybox
+case "$1" in
+  bound | renew)
+    $b ifconfig $interface $ip netmask $subnet \${mtu:+mtu $mtu}
+    for r in $router; do
+      [ "$1" = renew ] || $b ip route replace default via $r dev $interface
+      break
+    done
+    {
+      [ -z "$domain" ] || echo "search $domain"
+      for s in $dns; do echo "nameserver $s"; done
+    } >/etc/resolv.conf
+    ;;
+esac
+`;

@@ -1,0 +1,40 @@
+import { cp, mkdtemp, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Call } from "../base/call.ts";
+import { exec } from "../base/exec.ts";
+
+export interface DiskInput {
+  readonly tree: string;
+  readonly guestBundlePath: string;
+  readonly target: string;
+}
+
+/** Virtual size. The file is sparse; the guest's changes go into each VM's own overlay. */
+const DISK_SIZE = "10G";
+/** Fixed, so that equal input gives an equal image. */
+const UUID = "6b617461-7265-4d6f-8465-706f64766d31";
+const HASH_SEED = "6b617461-7265-4d6f-8465-706f64766d32";
+/** Seconds since the epoch of everything that is made here. */
+const SOURCE_DATE = "1767225600";
+
+/**
+ * Writes a raw ext4 file system with the tree and the guest's bundle in it. There is no journal: the disk does not
+ * outlive its VM, and without one nothing is written twice.
+ */
+export async function makeDisk(input: DiskInput, call: Call): Promise<void> {
+  const staging = await mkdtemp(join(dirname(input.target), "tree-"));
+  try {
+    const root = join(staging, "root");
+    await exec("cp", ["-a", "--link", input.tree, root], call); // hard links: the cached tree is not copied
+    await cp(input.guestBundlePath, join(root, "opt/kata-remote/guest.mjs"));
+    const args = [
+      ...["-q", "-F", "-t", "ext4", "-L", "kata-remote", "-U", UUID, "-m", "0", "-O", "^has_journal"],
+      ...["-E", `lazy_itable_init=1,nodiscard,root_owner=0:0,hash_seed=${HASH_SEED}`],
+      ...["-d", root, input.target, DISK_SIZE],
+    ];
+    const env = { ...process.env, E2FSPROGS_FAKE_TIME: SOURCE_DATE, SOURCE_DATE_EPOCH: SOURCE_DATE, LC_ALL: "C" };
+    await exec("mke2fs", args, call, { env });
+  } finally {
+    await rm(staging, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,1 @@
+export { type BuiltImage, buildImage, type ImageOptions } from "./build-image.ts";

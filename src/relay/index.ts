@@ -1,0 +1,3 @@
+export { InProcessRelay, type RelayOptions } from "./in-process-relay.ts";
+export * from "./relay.ts";
+export { UnixListener } from "./unix-listener.ts";

@@ -1,0 +1,194 @@
+import type { Call } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import {
+  AgentServiceDefinition,
+  type CopyFileRequest,
+  CreateContainerRequest,
+  CreateSandboxRequest,
+  type GuestDetailsResponse,
+  type StatsContainerResponse,
+} from "../../gen/agent/agent.ts";
+import { HealthCheckResponse_ServingStatus, HealthDefinition } from "../../gen/agent/health.ts";
+import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
+import { type CallOptions, createClient, type ServiceClient, type UnaryCaller } from "../../ttrpc/index.ts";
+import { agentFault } from "./agent-fault.ts";
+
+export interface AgentDeps {
+  /** `relay.guest(id)` */
+  readonly caller: UnaryCaller;
+  /** Budget of an ordinary call, ms. */
+  readonly timeoutMs: number;
+  /** Budget of CreateContainer, ms. */
+  readonly createContainerTimeoutMs: number;
+}
+
+/** A process in the guest; `execId` equals the container's id for its first process. */
+export interface ProcessRef {
+  readonly containerId: string;
+  readonly execId: string;
+}
+
+/**
+ * Client of the agent in a pod VM, ours or kata-agent. Every method throws a Fault that says what the guest could not
+ * do; code "unavailable" means that the guest is lost.
+ * Source: reference §3.2 (calls), §9.1 (deadlines).
+ */
+export class Agent {
+  readonly #deps: AgentDeps;
+  readonly #agent: ServiceClient<typeof AgentServiceDefinition>;
+  readonly #health: ServiceClient<typeof HealthDefinition>;
+
+  constructor(deps: AgentDeps) {
+    this.#deps = deps;
+    this.#agent = createClient(AgentServiceDefinition, deps.caller);
+    this.#health = createClient(HealthDefinition, deps.caller);
+  }
+
+  /** @throws Fault unavailable when the agent says that it does not serve */
+  async check(call: Call): Promise<void> {
+    const { status } = await this.#run("say that it is healthy", "", () =>
+      this.#health.check({ service: "" }, this.#options(call, 30_000)),
+    );
+    if (status !== HealthCheckResponse_ServingStatus.SERVING) {
+      throw new Fault("unavailable", `the agent says that it does not serve (status ${status})`);
+    }
+  }
+
+  async setPolicy(policy: string, call: Call): Promise<void> {
+    await this.#run("apply the policy of annotation io.katacontainers.config.agent.policy", "", () =>
+      this.#agent.setPolicy({ policy }, this.#options(call)),
+    );
+  }
+
+  async createSandbox(request: Partial<CreateSandboxRequest>, call: Call): Promise<void> {
+    const full = CreateSandboxRequest.fromPartial(request);
+    await this.#run("create the sandbox", "", () => this.#agent.createSandbox(full, this.#options(call)));
+  }
+
+  /** Ends all containers; the stock agent ends itself, so that the answer may never come. */
+  async destroySandbox(call: Call): Promise<void> {
+    await this.#run("destroy the sandbox", "", () => this.#agent.destroySandbox({}, this.#options(call)));
+  }
+
+  async guestDetails(call: Call): Promise<GuestDetailsResponse> {
+    const request = { memBlockSize: true, memHotplugProbe: true };
+    return await this.#run("tell its details", "", () => this.#agent.getGuestDetails(request, this.#options(call)));
+  }
+
+  async createContainer(request: Partial<CreateContainerRequest>, call: Call, timeoutMs?: number): Promise<void> {
+    const full = CreateContainerRequest.fromPartial(request);
+    const options = this.#options(call, timeoutMs ?? this.#deps.createContainerTimeoutMs);
+    await this.#run(`create container ${full.containerId}`, full.containerId, () =>
+      this.#agent.createContainer(full, options),
+    );
+  }
+
+  async startContainer(containerId: string, call: Call): Promise<void> {
+    await this.#run(`start container ${containerId}`, containerId, () =>
+      this.#agent.startContainer({ containerId }, this.#options(call)),
+    );
+  }
+
+  /** A container that the guest doesn't know is success. */
+  async removeContainer(containerId: string, call: Call): Promise<void> {
+    await this.#unlessMissing(`remove container ${containerId}`, containerId, () =>
+      this.#agent.removeContainer({ containerId, timeout: 0 }, this.#options(call)),
+    );
+  }
+
+  async execProcess(ref: ProcessRef, process: Process, call: Call): Promise<void> {
+    const request = { ...ref, process, stringUser: undefined, stdinPort: 0, stdoutPort: 0, stderrPort: 0 };
+    await this.#run(`run ${process.Args[0] ?? "a process"} in container ${ref.containerId}`, ref.containerId, () =>
+      this.#agent.execProcess(request, this.#options(call)),
+    );
+  }
+
+  /** A process that is gone is success. `execId` "" with SIGKILL reaches every process of the container. */
+  async signalProcess(ref: ProcessRef, signal: number, call: Call): Promise<void> {
+    await this.#unlessMissing(`send signal ${signal} to container ${ref.containerId}`, ref.containerId, () =>
+      this.#agent.signalProcess({ ...ref, signal }, this.#options(call)),
+    );
+  }
+
+  /** Resolves with the exit code (128 + n after signal n) when the process ends. Exactly one call per process. */
+  async waitProcess(ref: ProcessRef, call: Call): Promise<number> {
+    const { status } = await this.#run(`wait for a process of container ${ref.containerId}`, ref.containerId, () =>
+      this.#agent.waitProcess({ ...ref }, { signal: call.signal }),
+    );
+    return status;
+  }
+
+  async resize(ref: ProcessRef, row: number, column: number, call: Call): Promise<void> {
+    await this.#run(`resize the terminal of container ${ref.containerId}`, ref.containerId, () =>
+      this.#agent.ttyWinResize({ ...ref, row, column }, this.#options(call)),
+    );
+  }
+
+  async stats(containerId: string, call: Call): Promise<StatsContainerResponse> {
+    return await this.#run(`measure container ${containerId}`, containerId, () =>
+      this.#agent.statsContainer({ containerId }, this.#options(call)),
+    );
+  }
+
+  async update(containerId: string, resources: LinuxResources, call: Call): Promise<void> {
+    await this.#run(`update the resources of container ${containerId}`, containerId, () =>
+      this.#agent.updateContainer({ containerId, resources }, this.#options(call)),
+    );
+  }
+
+  async pause(containerId: string, call: Call): Promise<void> {
+    await this.#run(`pause container ${containerId}`, containerId, () =>
+      this.#agent.pauseContainer({ containerId }, this.#options(call)),
+    );
+  }
+
+  async resume(containerId: string, call: Call): Promise<void> {
+    await this.#run(`resume container ${containerId}`, containerId, () =>
+      this.#agent.resumeContainer({ containerId }, this.#options(call)),
+    );
+  }
+
+  async copyFile(request: CopyFileRequest, call: Call): Promise<void> {
+    await this.#run(`take the file ${request.path}`, "", () => this.#agent.copyFile(request, this.#options(call)));
+  }
+
+  /** Resolves with the id of a container in which a process was killed for lack of memory. */
+  async oomEvent(call: Call): Promise<string> {
+    const { containerId } = await this.#run("watch its memory", "", () =>
+      this.#agent.getOOMEvent({}, { signal: call.signal }),
+    );
+    return containerId;
+  }
+
+  /** What the container left in its termination message file. */
+  async terminationLog(containerId: string, call: Call): Promise<string> {
+    const request = { logType: "termination_log", containerId };
+    const { data } = await this.#run(`read the termination message of ${containerId}`, containerId, () =>
+      this.#agent.getDiagnosticData(request, this.#options(call)),
+    );
+    return data;
+  }
+
+  #options(call: Call, timeoutMs = this.#deps.timeoutMs): CallOptions {
+    return { signal: call.signal, timeoutMs };
+  }
+
+  async #run<T>(action: string, containerId: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      const fault = agentFault(thrown, action, containerId);
+      // To containerd NotFound means that there is no such task; what the guest misses is something else.
+      throw fault.code === "not_found" ? new Fault("internal", fault.message, fault.context) : fault;
+    }
+  }
+
+  async #unlessMissing(action: string, containerId: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (thrown) {
+      const fault = agentFault(thrown, action, containerId);
+      if (fault.code !== "not_found") throw fault;
+    }
+  }
+}

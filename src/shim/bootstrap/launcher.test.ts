@@ -1,0 +1,279 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, beforeEach, describe, it } from "node:test";
+import { VERSION } from "../../base/version.ts";
+import { RuntimeInfo } from "../../gen/containerd/types/introspection.ts";
+
+const LAUNCHER = join(import.meta.dirname, "../../../deploy/bin/containerd-shim-kata-remote-v2");
+const ADDRESS = "/run/containerd/containerd.sock";
+const root = await mkdtemp(join(tmpdir(), "launcher-"));
+const daemons = new Set<number>();
+
+/** Stands in for kata-remote.mjs: a daemon that only opens doors, and commands that write down how they were called. */
+const FAKE = `
+import { appendFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { createServer } from "node:net";
+const run = process.env.KATA_REMOTE_RUN_DIR;
+const [command, ...args] = process.argv.slice(2);
+appendFileSync(run + "/calls", JSON.stringify({ command, args, pid: process.pid, cwd: process.cwd() }) + "\\n");
+const open = (address) => {
+  const path = run + "/s/" + createHash("sha256").update(address).digest("hex").slice(0, 32) + ".sock";
+  rmSync(path, { force: true });
+  return new Promise((resolve) => createServer((s) => s.end()).listen(path, resolve));
+};
+if (command === "node") {
+  if (existsSync(run + "/die")) { console.error("no adaptor here"); process.exit(3); }
+  rmSync(run + "/control.sock", { force: true });
+  await open(args[args.indexOf("--door") + 1]);
+  createServer((s) => s.on("data", async (d) => { await open(String(d)); s.end(); })).listen(run + "/control.sock", () => {
+    writeFileSync(run + "/node.ready", process.pid + "\\n");
+  });
+  setTimeout(() => process.exit(0), 20_000);
+} else if (command === "open-door") {
+  const { connect } = await import("node:net");
+  const s = connect(run + "/control.sock", () => s.write(args[0]));
+  s.resume();
+} else if (command === "shim-delete") process.stdout.write("deleted");
+`;
+
+interface Result {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+let runDir: string;
+let libDir: string;
+let bundle: string;
+let count = 0;
+
+function launch(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  encoding: BufferEncoding = "utf8",
+): Promise<Result> {
+  return new Promise((resolve) => {
+    const full = {
+      ...process.env,
+      PATH: `${join(process.execPath, "..")}:${process.env.PATH}`,
+      KATA_REMOTE_RUN_DIR: runDir,
+      KATA_REMOTE_LIB: libDir,
+      TTRPC_ADDRESS: `${ADDRESS}.ttrpc`,
+      ...env,
+    };
+    execFile("sh", [LAUNCHER, ...args], { cwd: bundle, env: full, encoding }, (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+    );
+  });
+}
+
+const start = (address = ADDRESS, id = "c1"): Promise<Result> =>
+  launch(["-namespace", "default", "-address", address, "-publish-binary", "/usr/bin/containerd", "-id", id, "start"]);
+
+const doorOf = (address: string): string =>
+  join(runDir, "s", `${createHash("sha256").update(address).digest("hex").slice(0, 32)}.sock`);
+
+async function calls(): Promise<{ command: string; args: string[]; pid: number; cwd: string }[]> {
+  const text = await readFile(join(runDir, "calls"), "utf8").catch(() => "");
+  const parsed = text
+    .split("\n")
+    .filter((l) => l !== "")
+    .map((l) => JSON.parse(l) as Awaited<ReturnType<typeof calls>>[number]);
+  for (const { command, pid } of parsed) if (command === "node") daemons.add(pid);
+  return parsed;
+}
+
+function connects(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => resolve(true));
+    socket.on("error", () => resolve(false)).resume();
+  });
+}
+
+beforeEach(async () => {
+  const dir = join(root, String(++count));
+  runDir = join(dir, "run");
+  libDir = join(dir, "lib");
+  bundle = join(dir, "bundle");
+  for (const d of [runDir, libDir, bundle]) await mkdir(d, { recursive: true });
+  await writeFile(join(libDir, "kata-remote.mjs"), FAKE);
+});
+
+after(async () => {
+  for (const pid of daemons) {
+    try {
+      process.kill(pid);
+    } catch {
+      // It has ended by itself.
+    }
+  }
+  await rm(root, { recursive: true, force: true });
+});
+
+const asRoot = { skip: process.getuid?.() === 0 ? false : "needs root: the daemon gets mounts of its own" };
+
+describe("start without a daemon", asRoot, () => {
+  it("starts one, prints its door and nothing else", async () => {
+    const result = await start();
+    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+    assert.equal(await connects(doorOf(ADDRESS)), true);
+    const [daemon, ...more] = await calls();
+    assert.deepEqual([daemon?.command, daemon?.args, daemon?.cwd, more], ["node", ["--door", ADDRESS], "/", []]);
+  });
+
+  it("gives the daemon its own session and mount namespace, and the lock", async () => {
+    await start();
+    const [daemon] = await calls();
+    assert.ok(daemon);
+    const session = (await readFile(`/proc/${daemon.pid}/stat`, "utf8")).split(") ")[1]?.split(" ")[3];
+    assert.equal(Number(session), daemon.pid);
+    const mounts = async (pid: number | "self"): Promise<bigint> =>
+      (await stat(`/proc/${pid}/ns/mnt`, { bigint: true })).ino;
+    assert.notEqual(await mounts(daemon.pid), await mounts("self"));
+    const lock = await new Promise<number>((resolve) =>
+      execFile("flock", ["-n", join(runDir, "node.lock"), "true"], (e) => resolve(e === null ? 0 : Number(e.code))),
+    );
+    assert.equal(lock, 1);
+  });
+
+  it("starts one daemon for many starts at once", async () => {
+    const results = await Promise.all(Array.from({ length: 8 }, (_, i) => start(ADDRESS, `c${i}`)));
+    assert.deepEqual(
+      new Set(results.map((r) => `${r.code} ${r.stdout} ${r.stderr}`)),
+      new Set([`0 unix://${doorOf(ADDRESS)} `]),
+    );
+    assert.equal((await calls()).filter((c) => c.command === "node").length, 1);
+  });
+
+  it("tells what the daemon said when that ends at once", async () => {
+    await writeFile(join(runDir, "die"), "");
+    const { code, stdout, stderr } = await start();
+    assert.deepEqual([code, stdout], [1, ""]);
+    assert.match(stderr, /no adaptor here\nkata-remote: the node daemon ended before it was ready; see .*node\.log/);
+  });
+
+  it("does not take what a killed daemon left for a living one", async () => {
+    await start();
+    const [first] = await calls();
+    assert.ok(first);
+    process.kill(first.pid, "SIGKILL");
+    const result = await start();
+    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+    assert.equal(await connects(doorOf(ADDRESS)), true);
+    assert.equal((await calls()).filter((c) => c.command === "node").length, 2);
+  });
+
+  it("hands the configuration file on", async () => {
+    await launch(["-address", ADDRESS, "-id", "c1", "start"], { KATA_REMOTE_NODE_CONFIG: "/some/where.toml" });
+    assert.deepEqual((await calls())[0]?.args, ["--config", "/some/where.toml", "--door", ADDRESS]);
+  });
+});
+
+describe("start with a living daemon", asRoot, () => {
+  let daemon: ChildProcess;
+  beforeEach(async () => {
+    daemon = spawn("flock", ["--no-fork", join(runDir, "node.lock"), "sleep", "20"]);
+    daemons.add(daemon.pid as number);
+    await mkdir(join(runDir, "s"));
+    await writeFile(join(runDir, "node.ready"), `${daemon.pid}\n`);
+    const script =
+      "const [,p]=process.argv; require('net').createServer().listen(p, () => console.log('up')); setTimeout(process.exit, 20000)";
+    const door = spawn(process.execPath, ["-e", script, doorOf(ADDRESS)]);
+    daemons.add(door.pid as number);
+    await new Promise((resolve) => door.stdout.once("data", resolve));
+  });
+
+  it("runs no Node", async () => {
+    const result = await start();
+    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+    assert.deepEqual(await calls(), []);
+  });
+
+  it("leaves address and what only it knows in the bundle, for the owner only", async () => {
+    await start();
+    assert.equal(await readFile(join(bundle, "address"), "utf8"), `unix://${doorOf(ADDRESS)}`);
+    assert.equal(
+      await readFile(join(bundle, "kata-remote.env"), "utf8"),
+      `TTRPC_ADDRESS=${ADDRESS}.ttrpc\naddress=${ADDRESS}\nnamespace=default\nid=c1\npublish-binary=/usr/bin/containerd\ndebug=false\n`,
+    );
+    assert.equal((await stat(join(bundle, "kata-remote.env"))).mode & 0o777, 0o600);
+  });
+
+  it("says that a start has been, for the daemon that thinks of ending", async () => {
+    await start();
+    assert.ok(Date.now() - (await stat(join(runDir, "last-start"))).mtimeMs < 5_000);
+  });
+
+  for (const args of [
+    ["-namespace", "x", "-address", ADDRESS, "-id", "c1", "-debug", "start"],
+    ["--namespace=x", `--address=${ADDRESS}`, "--id=c1", "--debug=true", "start"],
+    [`-address=${ADDRESS}`, "-publish-binary=", "-debug=0", "-id", "c1", "--", "start"],
+    ["-socket", "", "-debug-socket", "y", "-bundle", "/b", "-address", ADDRESS, "-id", "c1", "start", "more"],
+  ]) {
+    it(`takes the flags ${args.join(" ")}`, async () => {
+      assert.deepEqual(await launch(args), { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+    });
+  }
+});
+
+describe("start with a daemon that does not serve this containerd yet", asRoot, () => {
+  it("has another door opened", async () => {
+    await start();
+    const result = await start("/other/containerd.sock");
+    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf("/other/containerd.sock")}`, stderr: "" });
+    assert.deepEqual(
+      (await calls()).map((c) => c.command),
+      ["node", "open-door"],
+    );
+    assert.equal(await connects(doorOf("/other/containerd.sock")), true);
+  });
+});
+
+describe("other actions", () => {
+  it("delete boots the command with the flags", async () => {
+    const result = await launch(["-namespace", "n s", "-address", ADDRESS, "-id", "c1", "-bundle", "/b", "delete"]);
+    assert.deepEqual(result, { code: 0, stdout: "deleted", stderr: "" });
+    assert.deepEqual((await calls())[0]?.args, [
+      "-namespace",
+      "n s",
+      "-address",
+      ADDRESS,
+      "-id",
+      "c1",
+      "-bundle",
+      "/b",
+    ]);
+  });
+
+  it("-info prints a RuntimeInfo", async () => {
+    const { stdout } = await launch(["-info"], {}, "latin1");
+    const info = RuntimeInfo.decode(Buffer.from(stdout, "latin1"));
+    assert.deepEqual([info.name, info.version?.version], ["io.containerd.kata-remote.v2", VERSION]);
+  });
+
+  for (const flag of ["-v", "--version", "-v=true"]) {
+    it(`${flag} prints the version`, async () => {
+      assert.match((await launch([flag])).stdout, new RegExp(`${VERSION.replaceAll(".", "\\.")}\n$`));
+    });
+  }
+
+  for (const [args, message] of [
+    [["-what", "start"], /unknown flag -what/],
+    [["-id"], /flag -id needs a value/],
+    [["-debug=maybe", "start"], /flag -debug is "maybe"/],
+    [["-id", "x", "restart"], /action "restart" is not known/],
+    [["-address", "/a", "start"], /flag -id is missing/],
+  ] as const) {
+    it(`refuses ${args.join(" ")}`, async () => {
+      const { code, stdout, stderr } = await launch(args);
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.match(stderr, message);
+    });
+  }
+});

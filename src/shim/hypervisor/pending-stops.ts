@@ -1,0 +1,118 @@
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Call } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
+import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
+import type { Logger } from "../../base/log.ts";
+import { backoffMs, sleep } from "../../base/retry.ts";
+
+const BASE_MS = 200;
+const MAX_MS = 10_000;
+const SUFFIX = ".json";
+
+export type DeliverStop = (id: SandboxId, reason: string, call: Call) => Promise<void>;
+
+/**
+ * StopVM requests that nobody has confirmed yet, one file each: written before the request goes out, removed when it
+ * was answered. What an earlier daemon left is delivered by this one.
+ */
+export class PendingStops {
+  readonly #deps: { readonly dir: string; readonly deliver: DeliverStop; readonly log: Logger };
+  readonly #pending = new Map<SandboxId, string>();
+  readonly #over = new AbortController();
+  #running: Promise<void> | undefined;
+
+  private constructor(deps: { readonly dir: string; readonly deliver: DeliverStop; readonly log: Logger }) {
+    this.#deps = deps;
+  }
+
+  static async open(deps: {
+    readonly dir: string;
+    readonly deliver: DeliverStop;
+    readonly log: Logger;
+  }): Promise<PendingStops> {
+    const stops = new PendingStops(deps);
+    await mkdirPrivate(deps.dir);
+    for (const name of await readdir(deps.dir)) {
+      if (!name.endsWith(SUFFIX)) continue; // a temporary file of a crash
+      const id = parseSandboxId(name.slice(0, -SUFFIX.length));
+      stops.#pending.set(id, reasonIn(await readIfThere(join(deps.dir, name))));
+    }
+    stops.#retry();
+    return stops;
+  }
+
+  get ids(): readonly SandboxId[] {
+    return [...this.#pending.keys()];
+  }
+
+  /**
+   * Makes the stop durable, then tries once to deliver it; a try that fails goes on in the background.
+   * @throws Fault only when it could be neither delivered nor written down
+   */
+  async submit(id: SandboxId, reason: string, call: Call): Promise<void> {
+    let unwritten: unknown;
+    this.#pending.set(id, reason);
+    try {
+      await writeFileAtomic(this.#path(id), JSON.stringify({ reason }));
+    } catch (e) {
+      unwritten = e;
+    }
+    try {
+      await this.#deliver(id, reason, call);
+    } catch (e) {
+      this.#deps.log.warn({ sandbox: id, err: e }, "stop is not delivered yet, trying on");
+      this.#retry();
+      if (unwritten !== undefined) {
+        const message = `the stop of sandbox ${id} is neither delivered nor on disk`;
+        throw new Fault("unavailable", message, { sandboxId: id }, { cause: unwritten });
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#over.abort(new Fault("cancelled", "the node daemon ends"));
+    await this.#running;
+  }
+
+  async #deliver(id: SandboxId, reason: string, call: Call): Promise<void> {
+    await this.#deps.deliver(id, reason, call);
+    this.#pending.delete(id);
+    await rm(this.#path(id), { force: true });
+  }
+
+  #retry(): void {
+    if (this.#running !== undefined || this.#pending.size === 0) return;
+    this.#running = this.#loop().finally(() => {
+      this.#running = undefined;
+      if (!this.#over.signal.aborted) this.#retry();
+    });
+  }
+
+  async #loop(): Promise<void> {
+    const call = { signal: this.#over.signal };
+    for (let attempt = 0; this.#pending.size > 0; attempt++) {
+      try {
+        for (const [id, reason] of [...this.#pending]) await this.#deliver(id, reason, call);
+      } catch (e) {
+        if (call.signal.aborted) return;
+        this.#deps.log.debug({ pending: this.#pending.size, err: e }, "stops are not delivered yet");
+        await sleep(backoffMs(attempt, BASE_MS, MAX_MS), call).catch(() => undefined); // the end is seen above
+      }
+      if (call.signal.aborted) return;
+    }
+  }
+
+  #path(id: SandboxId): string {
+    return join(this.#deps.dir, `${id}${SUFFIX}`);
+  }
+}
+
+function reasonIn(text: string | undefined): string {
+  try {
+    return String((JSON.parse(text ?? "") as { reason: unknown }).reason);
+  } catch {
+    return "left by an earlier daemon"; // the id, which is the file's name, is what matters
+  }
+}

@@ -1,0 +1,264 @@
+import { join } from "node:path";
+import { type Call, withDeadline } from "../../base/call.ts";
+import { deferred } from "../../base/deferred.ts";
+import { Fault, type FaultCode } from "../../base/fault.ts";
+import { parseInstanceId, type SandboxId } from "../../base/ids.ts";
+import type { Logger } from "../../base/log.ts";
+import { backoffMs, ended, race, sleep } from "../../base/retry.ts";
+import { PodVmDefinition, StartVmEvent_Stage } from "../../gen/kataremote/podvm/v1/podvm.ts";
+import { createClient, type ServiceClient, type TlsIdentity } from "../../grpc/index.ts";
+import type { GuestIdentity, Hypervisor, HypervisorCapabilities, VmAddress, VmLoss, VmRequest } from "./hypervisor.ts";
+import { type Identity, NodeIdentity } from "./node-identity.ts";
+import { isPassing, patiently } from "./patience.ts";
+import { PendingStops } from "./pending-stops.ts";
+
+export interface RemoteOptions {
+  /** The adaptor: `unix:///path` or `host:port` (then `tls` is needed). */
+  readonly address: string;
+  readonly tls?: TlsIdentity;
+  readonly nodeId: string;
+  /** Kernel boot id of the node. */
+  readonly bootId: string;
+  /** The node's key is kept here. */
+  readonly stateDir: string;
+  /** Stops that were not delivered are kept here, in `pending-stops/`. */
+  readonly runDir: string;
+  readonly log: Logger;
+  /** How long short requests keep trying while the adaptor is away, ms. */
+  readonly patienceMs: number;
+}
+
+/** A stop is answered in well under a second; after this it goes on in the background, ms. */
+const STOP_MS = 2000;
+const BASE_MS = 100;
+const MAX_MS = 2000;
+
+/** VMs made by the cloud API adaptor. Whatever the adaptor does (restart, hang, go away), nothing here is lost by it. */
+export class RemoteHypervisor implements Hypervisor {
+  readonly name = "remote" as const;
+  readonly capabilities: HypervisorCapabilities = { blockDevices: false, hotplug: false, sharedFs: false };
+  readonly #options: RemoteOptions;
+  readonly #client: ServiceClient<typeof PodVmDefinition>;
+  readonly #identity: NodeIdentity;
+  readonly #stops: PendingStops;
+  /** What SyncNode names: every id from before its CreateVm is sent until its stop. */
+  #live = new Set<SandboxId>();
+  /** The part of it that the adaptor has acknowledged: only these can be lost. */
+  #created = new Set<SandboxId>();
+  /** While a SyncNode is on its way no CreateVm is sent: it could arrive first and be stopped as unknown. */
+  #syncing: Promise<void> = Promise.resolve();
+
+  private constructor(options: RemoteOptions, client: ServiceClient<typeof PodVmDefinition>, stops: PendingStops) {
+    this.#options = options;
+    this.#client = client;
+    this.#stops = stops;
+    this.#identity = new NodeIdentity({
+      dir: options.stateDir,
+      nodeId: options.nodeId,
+      sign: (csrPem, call) =>
+        this.#patiently("EnrollNode", (c) => client.enrollNode({ nodeId: options.nodeId, csrPem }, c), call),
+    });
+  }
+
+  /** Also starts to deliver the stops that an earlier daemon left. */
+  static async open(options: RemoteOptions): Promise<RemoteHypervisor> {
+    const target = { address: options.address, ...(options.tls === undefined ? {} : { tls: options.tls }) };
+    const client = createClient(PodVmDefinition, {
+      ...target,
+      options: {
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 1000,
+        // A stream that only waits must notice that its peer is gone.
+        "grpc.keepalive_time_ms": 20_000,
+        "grpc.keepalive_timeout_ms": 5_000,
+      },
+    });
+    const stops = await PendingStops.open({
+      dir: join(options.runDir, "pending-stops"),
+      log: options.log,
+      deliver: async (sandboxId, reason, call) => {
+        await client.stopVm({ sandboxId, reason }, withDeadline(10_000, call));
+      },
+    });
+    return new RemoteHypervisor(options, client, stops);
+  }
+
+  clientIdentity(call: Call): Promise<Identity> {
+    return this.#identity.get(call);
+  }
+
+  async createVm(request: VmRequest, call: Call): Promise<void> {
+    await race(this.#syncing, call);
+    const { sandboxId, pod, containerd, vcpus, memoryMiB, gpus, instanceType = "", image = "" } = request;
+    this.#live.add(sandboxId);
+    await this.#patiently(
+      "CreateVm",
+      (c) =>
+        this.#client.createVm(
+          {
+            sandboxId,
+            nodeId: this.#options.nodeId,
+            pod,
+            containerdNamespace: containerd.namespace,
+            containerdId: containerd.id,
+            vcpus,
+            memoryMib: BigInt(memoryMiB),
+            gpus,
+            instanceType,
+            image,
+          },
+          c,
+        ),
+      call,
+    );
+    this.#created.add(sandboxId);
+  }
+
+  async startVm(id: SandboxId, call: Call): Promise<VmAddress> {
+    let last: Fault | undefined;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#followStart(id, call);
+      } catch (e) {
+        const fault = Fault.from(e, { sandboxId: id });
+        if (call.signal.aborted) throw outOfTime(id, call, last);
+        if (!isPassing(fault)) throw fault;
+        last = fault;
+        this.#options.log.warn({ sandbox: id, attempt, err: fault }, "lost the stream of a start, joining it again");
+      }
+      await sleep(backoffMs(attempt, BASE_MS, MAX_MS), call).catch(() => {
+        throw outOfTime(id, call, last);
+      });
+    }
+  }
+
+  async signGuest(id: SandboxId, csrPem: string, call: Call): Promise<GuestIdentity> {
+    const signed = await this.#patiently(
+      "SignGuest",
+      (c) => this.#client.signGuest({ sandboxId: id, csrPem }, c),
+      call,
+    );
+    return {
+      certificatePem: signed.certificatePem,
+      verifiedBy: signed.verifiedBy === "console" ? "console" : "address",
+    };
+  }
+
+  async reportReady(id: SandboxId, call: Call): Promise<void> {
+    await this.#patiently("ReportReady", (c) => this.#client.reportReady({ sandboxId: id }, c), call);
+  }
+
+  async stopVm(id: SandboxId, reason: string, call: Call): Promise<void> {
+    this.#live.delete(id);
+    this.#created.delete(id);
+    await this.#stops.submit(id, reason, withDeadline(STOP_MS, call));
+  }
+
+  async watch(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
+    for (let attempt = 0; !call.signal.aborted; attempt++) {
+      try {
+        const events = this.#client.watchVm({ nodeId: this.#options.nodeId }, call)[Symbol.asyncIterator]();
+        let next = events.next();
+        next.catch(() => undefined); // awaited below; SyncNode may fail first
+        // After the watch went out, so that nothing falls between the two. The adaptor may have restarted: it is told
+        // again what lives here, and asked again for a certificate, whose CA may have changed.
+        await this.#syncNode(onLoss, call);
+        attempt = 0;
+        for (let event = await next; event.done !== true; event = await next) {
+          const sandboxId = event.value.sandboxId as SandboxId;
+          if (this.#live.has(sandboxId)) onLoss({ sandboxId, reason: event.value.reason });
+          next = events.next();
+        }
+      } catch (e) {
+        if (call.signal.aborted) return;
+        this.#options.log.debug({ attempt, err: e }, "watch of the adaptor broke");
+      }
+      await sleep(backoffMs(attempt, BASE_MS, MAX_MS), call).catch(() => undefined); // the end is seen above
+    }
+  }
+
+  async sync(live: readonly SandboxId[], call: Call): Promise<void> {
+    for (const id of live) this.#live.add(id);
+    await this.#patiently("SyncNode", (c) => this.#syncNode(() => undefined, c), call);
+  }
+
+  async check(call: Call): Promise<{ readonly version: string }> {
+    const { version, provider } = await this.#client.version({}, call);
+    return { version: `${version} (provider ${provider})` };
+  }
+
+  async close(): Promise<void> {
+    await this.#stops.close();
+    this.#client.close();
+  }
+
+  async #followStart(id: SandboxId, call: Call): Promise<VmAddress> {
+    for await (const event of this.#client.startVm({ sandboxId: id }, call)) {
+      if (event.stage === StartVmEvent_Stage.ADDRESS) {
+        return { instanceId: parseInstanceId(event.instanceId), addresses: event.addresses, port: event.port };
+      }
+      if (event.stage === StartVmEvent_Stage.FAILED) {
+        const context = { sandboxId: id, operationId: event.operationId };
+        throw new Fault(faultCode(event.code), event.message, context, { retryable: false });
+      }
+      this.#options.log.debug(
+        { sandbox: id, stage: event.stage, instance: event.instanceId },
+        "start of a pod VM goes on",
+      );
+    }
+    throw new Fault("unavailable", "the adaptor ended the stream of a start without a result", { sandboxId: id });
+  }
+
+  async #syncNode(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
+    await race(this.#syncing, call);
+    const over = deferred<void>();
+    this.#syncing = over.promise;
+    const created = new Set(this.#created);
+    try {
+      const { nodeId, bootId, log } = this.#options;
+      const answer = await this.#client.syncNode(
+        { nodeId, bootId, liveSandboxIds: [...this.#live] },
+        withDeadline(10_000, call),
+      );
+      this.#identity.forget();
+      if (answer.stoppingSandboxIds.length > 0)
+        log.info({ sandboxes: answer.stoppingSandboxIds }, "adaptor stops what no pod owns");
+      for (const id of answer.lostSandboxIds as SandboxId[]) {
+        if (created.has(id) && this.#live.has(id))
+          onLoss({ sandboxId: id, reason: "the adaptor has no VM for it any more" });
+      }
+    } finally {
+      over.resolve();
+    }
+  }
+
+  #patiently<T>(method: string, work: (call: Call) => Promise<T>, call: Call): Promise<T> {
+    const { address, patienceMs } = this.#options;
+    return patiently(`${method} at ${address}`, work, withDeadline(patienceMs, call));
+  }
+}
+
+function outOfTime(id: SandboxId, call: Call, last: Fault | undefined): Fault {
+  const why = ended(call);
+  if (why.code === "cancelled") return why;
+  return new Fault("deadline_exceeded", "the pod VM had no address in time", { sandboxId: id }, { cause: last ?? why });
+}
+
+const CODES: readonly FaultCode[] = [
+  "invalid_argument",
+  "not_found",
+  "already_exists",
+  "failed_precondition",
+  "permission_denied",
+  "unauthenticated",
+  "resource_exhausted",
+  "unavailable",
+  "aborted",
+  "deadline_exceeded",
+  "cancelled",
+  "unimplemented",
+];
+
+function faultCode(text: string): FaultCode {
+  return CODES.find((code) => code === text) ?? "internal";
+}

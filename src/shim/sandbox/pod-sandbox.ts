@@ -1,0 +1,284 @@
+import { background, type Call, withDeadline } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
+import type { Logger } from "../../base/log.ts";
+import { sleep } from "../../base/retry.ts";
+import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import type { Relay, TreeReceipt, TreeSpec } from "../../relay/index.ts";
+import { statusToFault } from "../../ttrpc/index.ts";
+import { Agent, guestRootfs, specToGuest } from "../agent/index.ts";
+import type { Hypervisor } from "../hypervisor/index.ts";
+import type { ShimConfig } from "../shim-config.ts";
+import type { ShimSandboxStatus } from "../shim-service.ts";
+import { type BootedGuest, bootGuest } from "./boot-guest.ts";
+import { Container, removeHalfCreated } from "./container.ts";
+import { copyTree } from "./copy-tree.ts";
+import { SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
+import type { LeftoverVms } from "./leftover-vms.ts";
+import type { PreparedContainer } from "./prepared-container.ts";
+import { sendRootfs } from "./rootfs.ts";
+import type { SandboxState, SandboxStateStore } from "./sandbox-state.ts";
+import { Stopwatch } from "./stopwatch.ts";
+
+export interface PodSandboxDeps {
+  readonly relay: Relay;
+  readonly hypervisor: Hypervisor;
+  readonly config: ShimConfig;
+  readonly states: SandboxStateStore;
+  readonly leftovers: LeftoverVms;
+  /** For root file systems on their way. */
+  readonly mountDir: string;
+  readonly log: Logger;
+  readonly now: () => Date;
+}
+
+const KILL_MS = 10_000;
+const DESTROY_MS = 3_000;
+
+/** One pod and its VM: booted by its sandbox container's Create, gone after that one's end. */
+export class PodSandbox {
+  readonly id: SandboxId;
+  readonly record: SandboxState;
+  readonly #deps: PodSandboxDeps;
+  readonly #log: Logger;
+  readonly #agent: Agent;
+  readonly #containers = new Map<string, Container>();
+  readonly #life = new AbortController();
+  readonly #stopwatch = new Stopwatch();
+  readonly #createdAt: Date;
+  #pod: ShimSandboxStatus["pod"];
+  #state: ShimSandboxStatus["state"] = "creating";
+  #guest: BootedGuest | undefined;
+  #instanceId = "";
+  #stopping: Promise<void> | undefined;
+
+  constructor(record: SandboxState, pod: ShimSandboxStatus["pod"], deps: PodSandboxDeps) {
+    this.record = record;
+    this.id = parseSandboxId(record.sandboxId);
+    this.#deps = deps;
+    this.#pod = pod;
+    this.#createdAt = deps.now();
+    this.#log = deps.log.child({ sandbox: record.sandboxId, pod: `${pod.namespace}/${pod.name}` });
+    this.#agent = new Agent({
+      // Looked up at each call: there is no connection yet.
+      caller: { call: async (...args) => await deps.relay.guest(this.id).call(...args) },
+      timeoutMs: deps.config.agentTimeoutMs,
+      createContainerTimeoutMs: deps.config.createContainerTimeoutMs,
+    });
+  }
+
+  get state(): ShimSandboxStatus["state"] {
+    return this.#state;
+  }
+
+  get containers(): readonly Container[] {
+    return [...this.#containers.values()];
+  }
+
+  /** Makes the VM and brings its agent to work. After an error everything is undone. */
+  async boot(prepared: PreparedContainer, call: Call): Promise<void> {
+    const { relay } = this.#deps;
+    const bounded: Call = { ...call, signal: AbortSignal.any([call.signal, this.#life.signal]) };
+    try {
+      this.#guest = await bootGuest(
+        {
+          ...this.#deps,
+          agent: this.#agent,
+          record: this.record,
+          pod: this.#pod,
+          stopwatch: this.#stopwatch,
+          onInstance: (instanceId) => {
+            this.#instanceId = instanceId;
+          },
+        },
+        prepared,
+        bounded,
+      );
+    } catch (error) {
+      void this.stop("it could not be started");
+      throw error;
+    }
+    this.#state = "running";
+    void relay.guestLost(this.id).then(({ reason }) => this.lose(reason));
+    void this.#watchMemory();
+    this.#log.info({ instance: this.#instanceId, timings: this.#stopwatch.stages }, "pod VM is ready");
+  }
+
+  /** Creates a container in the guest: root file system, copies of its mounts, CreateContainer. */
+  async createContainer(prepared: PreparedContainer, call: Call): Promise<Container> {
+    const { relay, config, now } = this.#deps;
+    if (this.#state !== "running")
+      throw new Fault("failed_precondition", `pod sandbox ${this.record.id} is ${this.#state}`);
+    const { request, spec, role, overrides, plan } = prepared;
+    const first = this.#containers.size === 0;
+    const bounded: Call = { ...call, signal: AbortSignal.any([call.signal, this.#life.signal]) };
+    const treeId = await this.#sendRootfs(prepared, bounded);
+    if (first) this.#stopwatch.mark("rootfs");
+    for (const copy of plan.copies) await copyTree(this.#agent, copy, { maxMiB: config.maxCopyMiB }, bounded);
+    const rootPath = guestRootfs(request.id);
+    const guest = specToGuest(spec, {
+      containerType: role.containerType,
+      bundle: request.bundle,
+      rootPath,
+      mounts: plan.mounts,
+      seccomp: config.guestSeccomp && (this.#guest?.supportsSeccomp ?? false),
+    });
+    const rootStorage = {
+      driver: TREE_STORAGE_DRIVER,
+      driverOptions: [],
+      source: treeId,
+      fstype: "overlay",
+      options: [],
+      mountPoint: rootPath,
+      shared: false,
+    };
+    const deps = { sandboxId: this.id, agent: this.#agent, relay, life: this.#life.signal, log: this.#log, now };
+    try {
+      await this.#agent.createContainer(
+        {
+          containerId: request.id,
+          execId: request.id,
+          storages: [rootStorage, ...plan.storages],
+          OCI: guest.spec,
+          sandboxPidns: guest.sandboxPidns,
+        },
+        bounded,
+        overrides.createContainerTimeoutMs,
+      );
+      bounded.signal.throwIfAborted();
+      if (this.#stopping !== undefined)
+        throw new Fault("failed_precondition", `pod sandbox ${this.record.id} is ${this.#state}`);
+    } catch (error) {
+      await removeHalfCreated(deps, request.id);
+      throw error;
+    }
+    if (first) this.#stopwatch.mark("container");
+    const container = new Container(prepared, { ...deps, onEnd: (ended) => this.#onContainerEnd(ended) });
+    this.#containers.set(request.id, container);
+    return container;
+  }
+
+  /** Its container has been deleted. */
+  forget(container: Container): void {
+    this.#containers.delete(container.id);
+  }
+
+  /** The VM ended by itself or cannot be reached any more: every process ends with 255, then the rest is taken down. */
+  lose(reason: string): void {
+    if (this.#stopping !== undefined || this.#life.signal.aborted) return;
+    this.#log.error({ instance: this.#instanceId, reason }, "pod VM lost");
+    this.#deps.relay.declareLost(this.id, reason);
+    this.#life.abort(
+      new Fault("unavailable", `the pod VM of ${this.record.id} is lost: ${reason}`, {
+        sandboxId: this.id,
+        instanceId: this.#instanceId,
+      }),
+    );
+    void this.stop(reason);
+  }
+
+  /** Ends every container, then the VM. Resolves when the VM's end is durable, or left to be tried again. Never rejects. */
+  stop(reason: string): Promise<void> {
+    // Not at once: ending a container in there comes back to here.
+    this.#stopping ??= Promise.resolve().then(() => this.#stop(reason));
+    return this.#stopping;
+  }
+
+  status(): ShimSandboxStatus {
+    const { record } = this;
+    return {
+      sandboxId: this.id,
+      containerdAddress: record.address,
+      namespace: record.namespace,
+      id: record.id,
+      pod: this.#pod,
+      hypervisor: record.hypervisor,
+      state: this.#state,
+      instanceId: this.#instanceId,
+      createdAt: this.#createdAt,
+      guestBootId: this.#guest?.facts.bootId ?? "",
+      guestKernel: this.#guest?.facts.kernelRelease ?? "",
+      containers: this.containers.map((c) => ({ id: c.id, state: c.state, exitCode: c.init.exit?.status ?? 0 })),
+      timings: this.#stopwatch.stages,
+    };
+  }
+
+  async #stop(reason: string): Promise<void> {
+    const { relay, leftovers } = this.#deps;
+    this.#state = "stopping";
+    this.#log.info({ instance: this.#instanceId, reason }, "stopping pod VM");
+    const alive = !this.#life.signal.aborted && this.#guest !== undefined;
+    if (alive) await this.#killAll();
+    for (const container of this.#containers.values()) container.force(UNKNOWN_EXIT);
+    if (alive) {
+      // The stock agent closes the connection before or instead of its answer.
+      await this.#agent
+        .destroySandbox(withDeadline(DESTROY_MS))
+        .catch((err: unknown) => this.#log.debug({ err }, "sandbox not destroyed"));
+    }
+    this.#life.abort(
+      new Fault("unavailable", `the pod VM of ${this.record.id} is stopped: ${reason}`, { sandboxId: this.id }),
+    );
+    await relay.disconnectGuest(this.id).catch((err: unknown) => this.#log.warn({ err }, "guest not disconnected"));
+    await leftovers.release(this.record, reason, background());
+    this.#state = "stopped";
+  }
+
+  /** @returns the tree's name in the guest */
+  async #sendRootfs({ request, spec }: PreparedContainer, call: Call): Promise<string> {
+    const { relay, config, mountDir } = this.#deps;
+    const source = { mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path };
+    const send = async (tree: TreeSpec, c: Call): Promise<TreeReceipt> => {
+      try {
+        return await relay.sendTree(this.id, tree, withDeadline(config.sendTreeTimeoutMs, c));
+      } catch (thrown) {
+        const cause = statusToFault(thrown);
+        const code = cause.code === "not_found" ? "internal" : cause.code;
+        throw new Fault(
+          code,
+          `the root file system of container ${request.id} did not reach its pod VM`,
+          cause.context,
+          { cause },
+        );
+      }
+    };
+    const { treeId, receipt } = await sendRootfs({ mountDir, log: this.#log }, source, send, call);
+    const { bytes, skipped } = receipt;
+    this.#log.info({ container: request.id, tree: treeId, bytes, skipped }, "root file system is in the guest");
+    return treeId;
+  }
+
+  async #killAll(): Promise<void> {
+    const soon = withDeadline(KILL_MS);
+    const living = this.containers.filter((c) => c.init.state !== "stopped");
+    await Promise.all(
+      living.map(async (c) => {
+        try {
+          await c.init.kill(SIGKILL, soon);
+          await c.init.wait(soon);
+        } catch (err) {
+          this.#log.warn({ err, container: c.id }, "container did not end by SIGKILL");
+        }
+      }),
+    );
+  }
+
+  #onContainerEnd(container: Container): void {
+    if (container.isSandbox) void this.stop(`its container ${container.id} ended`);
+    else void container.removeFromGuest();
+  }
+
+  /** Reports containers in which the guest's kernel killed for lack of memory, as long as the guest lives. */
+  async #watchMemory(): Promise<void> {
+    const call: Call = { signal: this.#life.signal };
+    while (!call.signal.aborted) {
+      try {
+        this.#containers.get(await this.#agent.oomEvent(call))?.onOom();
+      } catch (err) {
+        if (call.signal.aborted || (err instanceof Fault && err.code === "unimplemented")) return;
+        this.#log.warn({ err }, "memory watch failed, trying again");
+        await sleep(1_000, call).catch(() => undefined); // the loop's condition ends it
+      }
+    }
+  }
+}

@@ -1,0 +1,69 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Call } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { checkContainerId } from "../../base/ids.ts";
+import { type MountPlan, OciSpec, parseOci, planMounts, refuseUnsupported } from "../agent/index.ts";
+import type { Emit, Stdio } from "./container-event.ts";
+import { type CopyLimits, measureCopy } from "./copy-tree.ts";
+import { type PodOverrides, podOverrides } from "./pod-overrides.ts";
+import { type PodRole, podRole } from "./pod-role.ts";
+import { checkRootfs, type RootfsMount } from "./rootfs.ts";
+import { sourceFacts } from "./source-facts.ts";
+
+/** What a Create request asks for. */
+export interface ContainerRequest {
+  readonly id: string;
+  readonly bundle: string;
+  readonly rootfs: readonly RootfsMount[];
+  readonly stdio: Stdio;
+  /** From the runtime's options; annotations win. */
+  readonly overrides: PodOverrides;
+  readonly emit: Emit;
+}
+
+/** A request that was looked at from all sides that need no VM. */
+export interface PreparedContainer {
+  readonly request: ContainerRequest;
+  readonly spec: OciSpec;
+  readonly role: PodRole;
+  readonly overrides: PodOverrides;
+  readonly plan: MountPlan;
+}
+
+/**
+ * Reads the bundle's config.json and finds everything that is wrong with a request before a VM is asked for.
+ * @throws Fault that names the field, its value and the remedy
+ */
+export async function prepareContainer(
+  request: ContainerRequest,
+  limits: CopyLimits,
+  call: Call,
+): Promise<PreparedContainer> {
+  checkContainerId(request.id);
+  const origin = join(request.bundle, "config.json");
+  const text = await readFile(origin, "utf8").catch((cause: unknown) => {
+    throw new Fault(
+      "invalid_argument",
+      `${origin} cannot be read: it must hold the container's OCI runtime spec`,
+      {},
+      { cause },
+    );
+  });
+  const spec = parseOci(OciSpec, text, origin);
+  const annotations = spec.annotations ?? {};
+  const role = podRole(annotations, request.id);
+  const overrides = { ...request.overrides, ...podOverrides(annotations) };
+  refuseUnsupported(spec, origin);
+  await checkRootfs({ mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path });
+  const plan = await planMounts({
+    containerId: request.id,
+    sandboxContainerId: role.sandboxContainerId,
+    mounts: spec.mounts ?? [],
+    facts: sourceFacts,
+    origin,
+  });
+  for (const copy of plan.copies) await measureCopy(copy, limits);
+  call.signal.throwIfAborted();
+  return { request, spec, role, overrides, plan };
+}

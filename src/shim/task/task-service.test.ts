@@ -1,0 +1,441 @@
+import assert from "node:assert/strict";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, it } from "node:test";
+import { ShimFixture, until } from "../../../test/fakes/shim.ts";
+import { background } from "../../base/call.ts";
+import { Metrics as MetricsV1 } from "../../gen/containerd/cgroups/v1/metrics.ts";
+import { Metrics as MetricsV2 } from "../../gen/containerd/cgroups/v2/metrics.ts";
+import { Status } from "../../gen/containerd/types/task/task.ts";
+import { Code, StatusError } from "../../ttrpc/index.ts";
+
+let f: ShimFixture;
+beforeEach(async () => {
+  f = await ShimFixture.create();
+});
+afterEach(() => f.close());
+
+const PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const json = (typeUrl: string, value: unknown) => ({ typeUrl, value: Buffer.from(JSON.stringify(value)) });
+const execRequest = (id: string, execId: string, extra = {}) => ({
+  id,
+  execId,
+  terminal: false,
+  stdin: "",
+  stdout: "/o",
+  stderr: "/e",
+  spec: json(PROCESS, { args: ["ls"], cwd: "/" }),
+  ...extra,
+});
+
+async function run(id = "c1", namespace = "default"): Promise<void> {
+  const task = f.task({ namespace });
+  await task.create(await f.createRequest(id, undefined, namespace));
+  await task.start({ id, execId: "" });
+}
+
+const rejects = (work: Promise<unknown>, code: number, message: RegExp): Promise<void> =>
+  assert.rejects(work, (e: unknown) => {
+    assert.ok(e instanceof StatusError, String(e));
+    assert.match(e.message, message);
+    assert.equal(e.code, code, e.message);
+    return true;
+  });
+
+describe("a container alone (ctr)", () => {
+  it("runs from create to delete and takes its VM with it", async () => {
+    const task = f.task();
+    await run();
+    const wait = task.wait({ id: "c1", execId: "" });
+    f.relay.agent.end("c1", 37);
+    assert.equal((await wait).exitStatus, 37);
+    const deleted = await task.delete({ id: "c1", execId: "" });
+    assert.deepEqual([deleted.pid, deleted.exitStatus], [process.pid, 37]);
+    await task.shutdown({ id: "c1", now: false });
+    assert.equal(f.hypervisor.stopped.length, 1);
+    assert.equal(f.shim.sandboxCount(), 0);
+    assert.deepEqual(await readdir(join(f.runDir, "tasks")), []);
+  });
+
+  it("reports its events in order", async () => {
+    const task = f.task();
+    await run();
+    f.relay.agent.end("c1", 3);
+    await task.wait({ id: "c1", execId: "" });
+    await task.delete({ id: "c1", execId: "" });
+    await until(() => f.sink.events.length === 4);
+    assert.deepEqual(f.sink.topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    const exit = f.sink.events[2]?.message;
+    assert.deepEqual([exit?.containerId, exit?.id, exit?.exitStatus, exit?.pid], ["c1", "c1", 3, process.pid]);
+    assert.equal(f.sink.events[2]?.namespace, "default");
+  });
+
+  it("goes through the handshake in kata's order", async () => {
+    await run();
+    const order = ["Check", "CreateSandbox", "GetGuestDetails", "CreateContainer", "StartContainer"];
+    assert.deepEqual(
+      f.relay.agent.calls.filter((c) => order.includes(c)),
+      order,
+    );
+  });
+
+  it("has its root file system as first storage", async () => {
+    await run();
+    const created = f.relay.agent.created.get("c1");
+    const [root] = created?.storages ?? [];
+    assert.deepEqual(
+      [root?.driver, root?.source, root?.fstype, root?.mountPoint],
+      ["kata-remote-tree", f.relay.trees[0]?.tree.treeId, "overlay", "/run/kata-containers/c1/rootfs"],
+    );
+    assert.equal(created?.OCI?.Root?.Path, "/run/kata-containers/c1/rootfs");
+  });
+
+  it("publishes the exit before its VM is stopped", async () => {
+    let stop = (): void => {};
+    f.hypervisor.beforeStop = () => new Promise((resolve) => (stop = resolve));
+    await run();
+    f.relay.agent.end("c1", 0);
+    await until(() => f.sink.topics.includes("/tasks/exit"));
+    assert.deepEqual(f.hypervisor.stopped, []);
+    stop();
+    await until(() => f.hypervisor.stopped.length === 1);
+  });
+
+  it("has a state file before its VM is asked for", async () => {
+    let states: string[] = [];
+    f.hypervisor.beforeCreate = async (request) => {
+      const [key] = await readdir(join(f.runDir, "tasks"));
+      const path = join(f.runDir, "tasks", key as string, `${request.sandboxId}.json`);
+      states = [await readFile(path, "utf8"), ((await stat(path)).mode & 0o777).toString(8)];
+    };
+    await run();
+    assert.equal((JSON.parse(states[0] as string) as { id: string }).id, "c1");
+    assert.equal(states[1], "600");
+  });
+
+  it("tells its status with the time that each stage took", async () => {
+    await run();
+    const [status] = f.shim.status();
+    assert.deepEqual(
+      [status?.state, status?.instanceId, status?.guestBootId, status?.hypervisor, status?.containerdAddress],
+      ["running", "vm-1", "boot-1", "remote", "/address/of/door"],
+    );
+    assert.deepEqual(status?.containers, [{ id: "c1", state: "running", exitCode: 0 }]);
+    assert.deepEqual(
+      status?.timings.map((t) => t.stage),
+      ["created", "address", "connected", "agent", "sandbox", "rootfs", "container"],
+    );
+  });
+});
+
+describe("state, wait and kill", () => {
+  it("State follows the life of a container", async () => {
+    const task = f.task();
+    const state = async (): Promise<number> => (await task.state({ id: "c1", execId: "" })).status;
+    await task.create(await f.createRequest("c1"));
+    assert.equal(await state(), Status.CREATED);
+    await task.start({ id: "c1", execId: "" });
+    assert.equal(await state(), Status.RUNNING);
+    await task.pause({ id: "c1" });
+    assert.equal(await state(), Status.PAUSED);
+    await task.resume({ id: "c1" });
+    assert.equal(await state(), Status.RUNNING);
+    f.relay.agent.end("c1", 4);
+    await task.wait({ id: "c1", execId: "" });
+    const stopped = await task.state({ id: "c1", execId: "" });
+    assert.deepEqual([stopped.status, stopped.exitStatus, stopped.exitedAt !== undefined], [Status.STOPPED, 4, true]);
+    await until(() => f.sink.topics.includes("/tasks/exit"));
+    assert.deepEqual(f.sink.topics.slice(2), ["/tasks/paused", "/tasks/resumed", "/tasks/exit"]);
+  });
+
+  it("every waiter gets the same answer, also after the exit", async () => {
+    const task = f.task();
+    await run();
+    const waits = [1, 2, 3].map(() => task.wait({ id: "c1", execId: "" }));
+    f.relay.agent.end("c1", 9);
+    const answers = [...(await Promise.all(waits)), await task.wait({ id: "c1", execId: "" })];
+    assert.deepEqual(
+      new Set(answers.map((a) => `${a.exitStatus} ${a.exitedAt?.seconds} ${a.exitedAt?.nanos}`)).size,
+      1,
+    );
+  });
+
+  it("kill of an ended container is success and does not reach the guest", async () => {
+    const task = f.task();
+    await run();
+    f.relay.agent.end("c1", 0);
+    await task.wait({ id: "c1", execId: "" });
+    await task.kill({ id: "c1", execId: "", signal: 9, all: false });
+    assert.deepEqual(
+      f.relay.agents.size === 0 ? [] : f.relay.agent.signals.filter((s) => s.containerId === "c1" && s.signal !== 9),
+      [],
+    );
+  });
+
+  it("kill with SIGKILL reaches the whole container", async () => {
+    await run();
+    await f.task().kill({ id: "c1", execId: "", signal: 9, all: true });
+    assert.equal((await f.task().wait({ id: "c1", execId: "" })).exitStatus, 137);
+  });
+
+  it("a killed container whose output nobody takes ends all the same", { timeout: 20_000 }, async () => {
+    f.relay.stuckOutput = true;
+    await run();
+    await f.task().kill({ id: "c1", execId: "", signal: 9, all: true });
+    assert.equal((await f.task().wait({ id: "c1", execId: "" })).exitStatus, 137);
+  });
+
+  it("kill of a container that was not started ends it", async () => {
+    const task = f.task();
+    await task.create(await f.createRequest("c1"));
+    await rejects(
+      task.kill({ id: "c1", execId: "", signal: 10, all: false }),
+      Code.failedPrecondition,
+      /container c1 cannot get signal 10: it is not started/,
+    );
+    await task.kill({ id: "c1", execId: "", signal: 9, all: false });
+    assert.equal((await task.state({ id: "c1", execId: "" })).status, Status.STOPPED);
+    await until(() => f.sink.topics.includes("/tasks/exit"));
+  });
+
+  it("delete of a running container kills it", async () => {
+    await run();
+    assert.equal((await f.task().delete({ id: "c1", execId: "" })).exitStatus, 137);
+    await until(() => f.hypervisor.stopped.length === 1);
+  });
+
+  it("a start that fails leaves a stopped container for whoever waits", async () => {
+    const task = f.task();
+    await task.create(await f.createRequest("c1"));
+    f.relay.agent.on.startContainer = async () => {
+      throw new StatusError(Code.notFound, "exec: nope: not found\n\nStack backtrace:\n   0: <unknown>");
+    };
+    await rejects(
+      task.start({ id: "c1", execId: "" }),
+      Code.unknown,
+      /^the guest could not start container c1: exec: nope: not found$/,
+    );
+    assert.equal((await task.wait({ id: "c1", execId: "" })).exitStatus, 255);
+    assert.equal((await task.state({ id: "c1", execId: "" })).status, Status.STOPPED);
+    await task.delete({ id: "c1", execId: "" });
+    await until(() => f.sink.topics.includes("/tasks/delete"));
+    assert.deepEqual(f.sink.topics, ["/tasks/create", "/tasks/delete"]);
+  });
+
+  it("streams that cannot be opened fail the start and end the process", async () => {
+    const task = f.task();
+    await task.create({ ...(await f.createRequest("c1")), stdout: "binary:///logger" });
+    const { agent } = f.relay;
+    await rejects(task.start({ id: "c1", execId: "" }), Code.unimplemented, /binary:\/\/\/logger/);
+    assert.deepEqual(agent.signals[0], { containerId: "c1", execId: "", signal: 9 });
+  });
+});
+
+describe("exec", () => {
+  it("runs beside the container with a name of its own in the guest", async () => {
+    const task = f.task();
+    await run();
+    await task.exec(execRequest("c1", "e1"));
+    await task.start({ id: "c1", execId: "e1" });
+    const [inGuest] = f.relay.agent.execIds("c1");
+    assert.ok(inGuest !== undefined && inGuest !== "e1");
+    const wait = task.wait({ id: "c1", execId: "e1" });
+    f.relay.agent.end("c1", 5, inGuest);
+    assert.equal((await wait).exitStatus, 5);
+    assert.equal((await task.delete({ id: "c1", execId: "e1" })).exitStatus, 5);
+    await until(() => f.sink.topics.includes("/tasks/exit"));
+    assert.deepEqual(f.sink.topics.slice(2), ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"]);
+    assert.equal(f.sink.events.at(-1)?.message.id, "e1");
+  });
+
+  it("refuses a name twice, and takes it again after its deletion", async () => {
+    const task = f.task();
+    await run();
+    await task.exec(execRequest("c1", "e1"));
+    await rejects(task.exec(execRequest("c1", "e1")), Code.alreadyExists, /container c1 has a process "e1" already/);
+    await task.delete({ id: "c1", execId: "e1" });
+    await task.exec(execRequest("c1", "e1"));
+  });
+
+  it("names what is wrong with its spec", async () => {
+    const task = f.task();
+    await run();
+    const wrong = (spec: ReturnType<typeof json>, message: RegExp) =>
+      rejects(task.exec(execRequest("c1", "e1", { spec })), Code.invalidArgument, message);
+    await wrong(json(PROCESS, { args: [], cwd: "/" }), /exec spec of e1: process\.args|exec spec of e1: args/);
+    await wrong(json("some/Other", {}), /exec spec is of type "some\/Other"/);
+    await wrong({ typeUrl: PROCESS, value: Buffer.from("{") }, /exec spec of e1 is not JSON/);
+  });
+
+  it("applies the size that a terminal was given before its start", async () => {
+    const task = f.task();
+    await run();
+    await rejects(
+      task.resizePty({ id: "c1", execId: "", width: 80, height: 24 }),
+      Code.failedPrecondition,
+      /has no terminal/,
+    );
+    await task.exec(execRequest("c1", "e1", { terminal: true }));
+    await task.resizePty({ id: "c1", execId: "e1", width: 80, height: 24 });
+    await task.start({ id: "c1", execId: "e1" });
+    await task.resizePty({ id: "c1", execId: "e1", width: 100, height: 30 });
+    assert.deepEqual(
+      f.relay.agent.resized.map(({ row, column }) => [row, column]),
+      [
+        [24, 80],
+        [30, 100],
+      ],
+    );
+  });
+
+  it("kills only that process", async () => {
+    const task = f.task();
+    await run();
+    await task.exec(execRequest("c1", "e1"));
+    await task.start({ id: "c1", execId: "e1" });
+    await rejects(
+      task.delete({ id: "c1", execId: "e1" }),
+      Code.failedPrecondition,
+      /process "e1" of container c1 is running; kill it first/,
+    );
+    await task.kill({ id: "c1", execId: "e1", signal: 15, all: false });
+    assert.equal((await task.wait({ id: "c1", execId: "e1" })).exitStatus, 143);
+    assert.equal((await task.state({ id: "c1", execId: "" })).status, Status.RUNNING);
+  });
+
+  it("closes stdin through the relay", async () => {
+    await run();
+    await f.task().closeIO({ id: "c1", execId: "", stdin: true });
+    assert.equal(f.relay.closedStdin.length, 1);
+  });
+});
+
+describe("other calls", () => {
+  it("Connect, Pids and Stats answer in containerd's form", async () => {
+    const task = f.task();
+    await run();
+    const connected = await task.connect({ id: "c1" });
+    assert.deepEqual([connected.shimPid, connected.taskPid], [process.pid, process.pid]);
+    assert.deepEqual(
+      (await task.pids({ id: "c1" })).processes.map((p) => p.pid),
+      [process.pid],
+    );
+    const { stats } = await task.stats({ id: "c1" });
+    if (stats?.typeUrl === "io.containerd.cgroups.v1.Metrics")
+      assert.equal(MetricsV1.decode(stats.value).cpu?.usage?.total, 5_000n);
+    else assert.equal(MetricsV2.decode(stats?.value ?? Buffer.alloc(0)).cpu?.usageUsec, 5n);
+  });
+
+  it("serves the v3 name too, and no other", async () => {
+    await run();
+    assert.equal((await f.task({ service: "containerd.task.v3.Task" }).connect({ id: "c1" })).shimPid, process.pid);
+    await rejects(
+      f.task({ service: "containerd.task.v4.Task" }).connect({ id: "c1" }),
+      Code.unimplemented,
+      /containerd\.task\.v4\.Task\/Connect/,
+    );
+  });
+
+  it("Update passes limits on without the node's CPU sets", async () => {
+    await run();
+    let seen: unknown;
+    f.relay.agent.on.updateContainer = async ({ resources }) => {
+      seen = [resources?.Memory?.Limit, resources?.CPU?.Quota, resources?.CPU?.Cpus];
+      return {};
+    };
+    const resources = json("types.containerd.io/opencontainers/runtime-spec/1/LinuxResources", {
+      memory: { limit: 1 << 20 },
+      cpu: { quota: 5, cpus: "0-3" },
+    });
+    await f.task().update({ id: "c1", resources, annotations: {} });
+    assert.deepEqual(seen, [1n << 20n, 5n, ""]);
+  });
+
+  it("reports a kill for lack of memory", async () => {
+    await run();
+    f.relay.agent.oom("c1");
+    await until(() => f.sink.topics.includes("/tasks/oom"));
+  });
+
+  for (const method of ["start", "state", "delete", "kill", "wait", "connect", "pids", "stats", "pause"] as const) {
+    it(`${method} of an unknown id is NotFound`, async () => {
+      await rejects(
+        f.task()[method]({ id: "none", execId: "", signal: 9, all: false }),
+        Code.notFound,
+        /there is no task none/,
+      );
+    });
+  }
+
+  it("Shutdown of what still exists, or never did, is success", async () => {
+    await run();
+    await f.task().shutdown({ id: "c1", now: false });
+    await f.task().shutdown({ id: "none", now: true });
+    assert.equal((await f.task().state({ id: "c1", execId: "" })).status, Status.RUNNING);
+  });
+
+  it("a checkpoint is refused by name", async () => {
+    await rejects(
+      f.task().create({ ...(await f.createRequest("c1")), checkpoint: "/cp" }),
+      Code.unimplemented,
+      /checkpoint = "\/cp"/,
+    );
+    await rejects(
+      f.task().checkpoint({ id: "c1", path: "/cp", options: undefined }),
+      Code.unimplemented,
+      /cannot be checkpointed/,
+    );
+  });
+
+  it("a payload that is no message is InvalidArgument", async () => {
+    const reply = await f.shim.answer(
+      {
+        door: "door",
+        connection: 1,
+        service: "containerd.task.v2.Task",
+        method: "State",
+        payload: Buffer.from([0xff]),
+        metadata: [],
+        timeoutMs: undefined,
+      },
+      background(),
+    );
+    assert.deepEqual(reply, { ok: false, code: Code.invalidArgument, message: reply.ok ? "" : reply.message });
+  });
+});
+
+describe("equal ids", () => {
+  it("are refused in one namespace", async () => {
+    await run();
+    await rejects(
+      f.task().create(await f.createRequest("c1")),
+      Code.alreadyExists,
+      /task c1 exists already in namespace default/,
+    );
+  });
+
+  it("live side by side in two namespaces and two containerds", async () => {
+    await run("c1", "one");
+    await run("c1", "two");
+    const other = f.task({ namespace: "one", door: "other" });
+    await other.create(await f.createRequest("c1", undefined, "one"));
+    assert.equal(f.shim.status().length, 3);
+    await f.task({ namespace: "one" }).kill({ id: "c1", execId: "", signal: 9, all: true });
+    await f.task({ namespace: "one" }).wait({ id: "c1", execId: "" });
+    assert.equal((await f.task({ namespace: "two" }).state({ id: "c1", execId: "" })).status, Status.RUNNING);
+    assert.equal((await other.state({ id: "c1", execId: "" })).status, Status.CREATED);
+  });
+
+  it("may be used again as soon as the task is deleted, while the old VM still goes away", async () => {
+    let stop = (): void => {};
+    f.hypervisor.beforeStop = () => new Promise((resolve) => (stop = resolve));
+    await run();
+    await f.task().delete({ id: "c1", execId: "" });
+    await run();
+    stop();
+    await until(() => f.hypervisor.stopped.length === 1);
+    f.hypervisor.beforeStop = async () => {};
+    assert.equal((await readdir(join(f.runDir, "tasks"))).length, 1);
+    assert.equal((await f.task().state({ id: "c1", execId: "" })).status, Status.RUNNING);
+  });
+});

@@ -1,0 +1,314 @@
+import { background, type Call, withDeadline } from "../../base/call.ts";
+import { deferred } from "../../base/deferred.ts";
+import { Fault } from "../../base/fault.ts";
+import { race } from "../../base/retry.ts";
+import type {
+  CreateTaskRequest,
+  DeleteResponse,
+  ExecProcessRequest,
+  StateResponse,
+  UpdateTaskRequest,
+} from "../../gen/containerd/task/v2/shim.ts";
+import { Status } from "../../gen/containerd/types/task/task.ts";
+import type { Any } from "../../gen/google/protobuf/any.ts";
+import { OciProcess, OciResources, parseOci } from "../agent/index.ts";
+import { type Container, type Exit, prepareContainer } from "../sandbox/index.ts";
+import type { CleanupResult, ShimDeps } from "../shim-service.ts";
+import { readBundleFile } from "./bundle-file.ts";
+import type { TaskCaller, TaskHandlers } from "./dispatch.ts";
+import type { EventPublisher } from "./event-publisher.ts";
+import type { Pods } from "./pods.ts";
+import { readRuntimeOptions } from "./runtime-options.ts";
+import { type Task, TaskTable } from "./task-table.ts";
+import { timestamp } from "./timestamp.ts";
+
+export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
+  readonly pods: Pods;
+  readonly publisher: EventPublisher;
+  /** Reported for every process: ours, as the guest's mean nothing on the node. Never 0. */
+  readonly pid: number;
+  readonly version: string;
+  readonly hostCgroup: "v1" | "v2";
+}
+
+/** containerd waits 3 s for Shutdown. Source: io.containerd.timeout.shim.shutdown. */
+const SHUTDOWN_MS = 2_500;
+/** containerd gives `delete` 5 s, the launcher's part included. Source: io.containerd.timeout.shim.cleanup. */
+const CLEANUP_MS = 3_500;
+const PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const RESOURCES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+const EMPTY = {};
+
+const STATUS = {
+  created: Status.CREATED,
+  running: Status.RUNNING,
+  paused: Status.PAUSED,
+  stopped: Status.STOPPED,
+} as const;
+
+/** containerd's Task API: its words turned into pods and containers. Source: reference §1.8. */
+export class TaskService implements TaskHandlers {
+  readonly #deps: TaskServiceDeps;
+  readonly #tasks = new TaskTable();
+
+  constructor(deps: TaskServiceDeps) {
+    this.#deps = deps;
+  }
+
+  readonly create: TaskHandlers["create"] = async (request, caller) => {
+    if (request.checkpoint !== "" || request.parentCheckpoint !== "") {
+      throw new Fault(
+        "unimplemented",
+        `checkpoint = "${request.checkpoint || request.parentCheckpoint}": a pod VM cannot be restored from a checkpoint; create the container without`,
+      );
+    }
+    const done = deferred<void>();
+    const task: Task = {
+      address: caller.address,
+      namespace: caller.namespace,
+      id: request.id,
+      bundle: request.bundle,
+      abort: new AbortController(),
+      created: done.promise,
+      sandbox: undefined,
+      container: undefined,
+    };
+    this.#tasks.add(task);
+    try {
+      await this.#create(task, request, {
+        ...caller.call,
+        signal: AbortSignal.any([caller.call.signal, task.abort.signal]),
+      });
+    } catch (error) {
+      this.#tasks.remove(task);
+      this.#deps.log.error({ err: error, container: request.id, namespace: caller.namespace }, "container not created");
+      throw error;
+    } finally {
+      done.resolve();
+    }
+    return { pid: this.#deps.pid };
+  };
+
+  readonly start: TaskHandlers["start"] = async ({ id, execId }, caller) => {
+    const container = this.#container(id, caller);
+    await (execId === "" ? container.start(caller.call) : container.startExec(execId, caller.call));
+    return { pid: this.#deps.pid };
+  };
+
+  readonly state: TaskHandlers["state"] = async ({ id, execId }, caller) => {
+    const task = this.#task(id, caller);
+    const container = this.#container(id, caller);
+    const process = container.process(execId);
+    const { exit } = process;
+    const response: StateResponse = {
+      id,
+      bundle: task.bundle,
+      pid: this.#deps.pid,
+      status: STATUS[execId === "" ? container.state : process.state],
+      ...process.stdio,
+      exitStatus: exit?.status ?? 0,
+      exitedAt: exit === undefined ? undefined : timestamp(exit.at),
+      execId,
+    };
+    return response;
+  };
+
+  readonly delete: TaskHandlers["delete"] = async ({ id, execId }, caller) => {
+    const task = this.#task(id, caller);
+    const container = this.#container(id, caller);
+    if (execId !== "") return this.#deleted(await container.deleteExec(execId));
+    const exit = await container.delete(caller.call);
+    this.#forget(task, container);
+    return this.#deleted(exit);
+  };
+
+  readonly pids: TaskHandlers["pids"] = async ({ id }, caller) => {
+    this.#container(id, caller);
+    return { processes: [{ pid: this.#deps.pid, info: undefined }] };
+  };
+
+  readonly pause: TaskHandlers["pause"] = async ({ id }, caller) => {
+    await this.#container(id, caller).pause(caller.call);
+    return EMPTY;
+  };
+
+  readonly resume: TaskHandlers["resume"] = async ({ id }, caller) => {
+    await this.#container(id, caller).resume(caller.call);
+    return EMPTY;
+  };
+
+  readonly checkpoint: TaskHandlers["checkpoint"] = async ({ id, path }) => {
+    throw new Fault("unimplemented", `task ${id} cannot be checkpointed (path "${path}"): a pod VM has no checkpoints`);
+  };
+
+  readonly kill: TaskHandlers["kill"] = async ({ id, execId, signal }, caller) => {
+    await this.#container(id, caller).process(execId).kill(signal, caller.call);
+    return EMPTY;
+  };
+
+  readonly exec: TaskHandlers["exec"] = async (request, caller) => {
+    const container = this.#container(request.id, caller);
+    if (request.execId === "") throw new Fault("invalid_argument", "exec_id is empty: the new process needs a name");
+    container.addExec(request.execId, readProcess(request), stdio(request));
+    return EMPTY;
+  };
+
+  readonly resizePty: TaskHandlers["resizePty"] = async ({ id, execId, width, height }, caller) => {
+    await this.#container(id, caller).process(execId).resize(height, width, caller.call);
+    return EMPTY;
+  };
+
+  readonly closeIO: TaskHandlers["closeIO"] = async ({ id, execId, stdin }, caller) => {
+    const process = this.#container(id, caller).process(execId);
+    if (stdin) await process.closeStdin(caller.call);
+    return EMPTY;
+  };
+
+  readonly update: TaskHandlers["update"] = async (request, caller) => {
+    const container = this.#container(request.id, caller);
+    const resources = readResources(request);
+    // The pause container has no limits of its own.
+    if (container.prepared.role.containerType !== "pod_sandbox") await container.update(resources, caller.call);
+    return EMPTY;
+  };
+
+  readonly wait: TaskHandlers["wait"] = async ({ id, execId }, caller) => {
+    const exit = await this.#container(id, caller).process(execId).wait(caller.call);
+    return { exitStatus: exit.status, exitedAt: timestamp(exit.at) };
+  };
+
+  readonly stats: TaskHandlers["stats"] = async ({ id }, caller) => {
+    const { typeUrl, value } = await this.#container(id, caller).stats(this.#deps.hostCgroup, caller.call);
+    return { stats: { typeUrl, value: Buffer.from(value) } };
+  };
+
+  readonly connect: TaskHandlers["connect"] = async ({ id }, caller) => {
+    this.#task(id, caller);
+    return { shimPid: this.#deps.pid, taskPid: this.#deps.pid, version: this.#deps.version };
+  };
+
+  /** The daemon serves other pods: this only waits for the end of this one's VM, as long as containerd waits. */
+  readonly shutdown: TaskHandlers["shutdown"] = async ({ id }, caller) => {
+    if (this.#tasks.find(caller.address, caller.namespace, id) !== undefined) return EMPTY;
+    const ending = this.#deps.pods.all.filter(
+      ({ record }) => record.id === id && record.namespace === caller.namespace && record.address === caller.address,
+    );
+    await waitFor(
+      ending.map((sandbox) => this.#deps.pods.settle(sandbox)),
+      withDeadline(SHUTDOWN_MS, caller.call),
+    );
+    return EMPTY;
+  };
+
+  /** Dead-shim clean-up: containerd reports the end itself, so no event goes out. */
+  async cleanup(address: string, namespace: string, id: string, call: Call): Promise<CleanupResult> {
+    const { pods } = this.#deps;
+    const bounded = withDeadline(CLEANUP_MS, call);
+    const task = this.#tasks.find(address, namespace, id);
+    let exit: Exit | undefined;
+    if (task !== undefined) {
+      task.abort.abort(new Fault("cancelled", `containerd asked to clean up task ${id}`));
+      await waitFor([task.created], bounded);
+      exit = await this.#cleanupTask(task, bounded);
+    }
+    await waitFor([pods.releaseLeft(address, namespace, id)], bounded);
+    return { pid: this.#deps.pid, exitStatus: exit?.status ?? 128 + 9, exitedAt: exit?.at ?? new Date() };
+  }
+
+  async #cleanupTask(task: Task, call: Call): Promise<Exit | undefined> {
+    const { container, sandbox } = task;
+    this.#tasks.remove(task);
+    if (container === undefined || sandbox === undefined) return undefined;
+    container.silence();
+    if (container.isSandbox) void sandbox.stop("containerd asked to clean it up");
+    const exit = await container.delete(call).catch((err: unknown) => {
+      this.#deps.log.warn({ err, container: container.id }, "container not cleaned up in its guest");
+      return container.init.exit;
+    });
+    this.#forget(task, container);
+    if (container.isSandbox) await waitFor([sandbox.stop("containerd asked to clean it up")], call);
+    return exit;
+  }
+
+  async #create(task: Task, request: CreateTaskRequest, call: Call): Promise<void> {
+    const { pods, config } = this.#deps;
+    const overrides = await readRuntimeOptions(request.options);
+    const { ttrpcAddress } = await readBundleFile(request.bundle);
+    const subject = { sink: ttrpcAddress, namespace: task.namespace, containerId: request.id, pid: this.#deps.pid };
+    const emit = (event: Parameters<EventPublisher["publish"]>[1]): void =>
+      this.#deps.publisher.publish(subject, event);
+    const wanted = {
+      id: request.id,
+      bundle: request.bundle,
+      rootfs: request.rootfs,
+      stdio: stdio(request),
+      overrides,
+      emit,
+    };
+    const prepared = await prepareContainer(wanted, { maxMiB: config.maxCopyMiB }, call);
+    if (prepared.role.containerType === "pod_container") {
+      const pod = this.#tasks.find(task.address, task.namespace, prepared.role.sandboxContainerId);
+      if (pod?.container === undefined || pod.sandbox === undefined) {
+        throw new Fault(
+          "not_found",
+          `the pod of container ${request.id}, ${prepared.role.sandboxContainerId}, does not run here`,
+        );
+      }
+      task.sandbox = pod.sandbox;
+      task.container = await pod.sandbox.createContainer(prepared, call);
+    } else {
+      const sandbox = pods.add(task, prepared);
+      try {
+        await sandbox.boot(prepared, call);
+        task.sandbox = sandbox;
+        task.container = await sandbox.createContainer(prepared, call);
+      } catch (error) {
+        void sandbox.stop("its container could not be created").then(() => pods.settle(sandbox));
+        throw error;
+      }
+    }
+    emit({ kind: "create", bundle: wanted.bundle, rootfs: wanted.rootfs, stdio: wanted.stdio });
+  }
+
+  #forget(task: Task, container: Container): void {
+    this.#tasks.remove(task);
+    task.sandbox?.forget(container);
+    if (task.sandbox !== undefined) void this.#deps.pods.settle(task.sandbox);
+  }
+
+  #task(id: string, caller: TaskCaller): Task {
+    return this.#tasks.get(caller.address, caller.namespace, id);
+  }
+
+  #container(id: string, caller: TaskCaller): Container {
+    return this.#tasks.container(caller.address, caller.namespace, id);
+  }
+
+  #deleted(exit: Exit): DeleteResponse {
+    return { pid: this.#deps.pid, exitStatus: exit.status, exitedAt: timestamp(exit.at) };
+  }
+}
+
+function stdio(request: CreateTaskRequest | ExecProcessRequest) {
+  const { terminal, stdin, stdout, stderr } = request;
+  return { terminal, stdin, stdout, stderr };
+}
+
+function readProcess(request: ExecProcessRequest): OciProcess {
+  return parseOci(OciProcess, jsonOf(request.spec, PROCESS_TYPE, "exec spec"), `exec spec of ${request.execId}`);
+}
+
+function readResources(request: UpdateTaskRequest): OciResources {
+  return parseOci(OciResources, jsonOf(request.resources, RESOURCES_TYPE, "resources"), "resources");
+}
+
+function jsonOf(any: Any | undefined, type: string, what: string): string {
+  if (any?.typeUrl !== type)
+    throw new Fault("invalid_argument", `${what} is of type "${any?.typeUrl ?? ""}", "${type}" is expected`);
+  return any.value.toString("utf8");
+}
+
+/** Waits for all, at most until the call ends; what is not done by then goes on. */
+async function waitFor(work: readonly Promise<unknown>[], call: Call = background()): Promise<void> {
+  await race(Promise.allSettled(work), call).catch(() => undefined); // only "too late" gets here
+}

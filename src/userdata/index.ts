@@ -1,0 +1,1 @@
+export { CA_PATH, parseUserData, renderUserData, type UserData } from "./user-data.ts";

@@ -1,0 +1,266 @@
+import type { ChildProcess } from "node:child_process";
+import { access, readFile, rm } from "node:fs/promises";
+import type { Call } from "../../base/call.ts";
+import { withDeadline } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import type { Logger } from "../../base/log.ts";
+import { Mutex } from "../../base/mutex.ts";
+import { ended, race, sleep } from "../../base/retry.ts";
+import type { Vmm, VmmHandle, VmmSpec } from "../vmm.ts";
+import { createCgroups, removeCgroups } from "./cgroup.ts";
+import { qemuArguments } from "./command-line.ts";
+import { readConsole, trimConsole } from "./console.ts";
+import { createOverlay, createSeed } from "./disk.ts";
+import { type KvmVerdict, probeKvm } from "./kvm-probe.ts";
+import { launch } from "./launch.ts";
+import { filesIn, type VmFiles } from "./layout.ts";
+import { findByArgument, hostBootId, identify, isAlive, killAndWait, type ProcessIdentity } from "./process.ts";
+import { forwardedPort, Qmp } from "./qmp.ts";
+import { readState, writeState } from "./state.ts";
+
+export interface QemuDeps {
+  readonly log: Logger;
+  /** Program to run; "qemu-system-x86_64" from PATH by default. */
+  readonly qemuPath?: string;
+  /** Where the verdict of the KVM probe is kept until the next boot. */
+  readonly cacheDir: string;
+}
+
+const TRIM_INTERVAL_MS = 5000;
+const POLL_MS = 500;
+const KILL_TIMEOUT_MS = 10_000;
+
+/** Drives qemu-system-x86_64. One object per process; any number of VMs, each in its own directory. */
+export class QemuVmm implements Vmm, AsyncDisposable {
+  readonly name = "qemu";
+  readonly #log: Logger;
+  readonly #qemuPath: string;
+  readonly #cacheDir: string;
+  /** One change at a time per directory. */
+  readonly #locks = new Map<string, Mutex>();
+  /** Starts that run now: destroy() cuts them short. */
+  readonly #starting = new Map<string, AbortController>();
+  /** Our own children that live, by directory. */
+  readonly #children = new Map<string, { readonly lifetime: VmmSpec["lifetime"]; readonly exit: Promise<string> }>();
+  readonly #known = new Set<string>();
+  readonly #trimTimer: NodeJS.Timeout;
+
+  constructor(deps: QemuDeps) {
+    this.#log = deps.log;
+    this.#qemuPath = deps.qemuPath ?? "qemu-system-x86_64";
+    this.#cacheDir = deps.cacheDir;
+    this.#trimTimer = setInterval(() => void this.#trimConsoles(), TRIM_INTERVAL_MS).unref();
+  }
+
+  async start(spec: VmmSpec, call: Call): Promise<VmmHandle> {
+    return this.#lock(spec.dir).run(async () => {
+      const living = await this.#find(spec.dir, call);
+      if (living !== undefined) return living;
+      const cut = new AbortController();
+      this.#starting.set(spec.dir, cut);
+      try {
+        return await this.#startNew(spec, { ...call, signal: AbortSignal.any([call.signal, cut.signal]) });
+      } catch (e) {
+        await this.#clear(spec.dir);
+        throw e;
+      } finally {
+        this.#starting.delete(spec.dir);
+      }
+    });
+  }
+
+  async find(dir: string, call: Call): Promise<VmmHandle | undefined> {
+    if (this.#starting.has(dir)) return undefined; // not yet a VM: start() will tell
+    return this.#find(dir, call);
+  }
+
+  async wait(handle: VmmHandle, call: Call): Promise<{ readonly reason: string }> {
+    const child = this.#children.get(handle.dir);
+    if (child !== undefined) {
+      const exit = await race(child.exit, call);
+      return { reason: await describeEnd(handle, exit) };
+    }
+    while (await isAlive(handle)) await sleep(POLL_MS, call);
+    return { reason: await describeEnd(handle, "ended") };
+  }
+
+  async destroy(dir: string, call: Call): Promise<void> {
+    this.#starting.get(dir)?.abort(new Fault("cancelled", "the VM is being destroyed"));
+    await this.#lock(dir).run(async () => {
+      if (call.signal.aborted) throw ended(call);
+      await this.#clear(dir);
+      await rm(dir, { recursive: true, force: true });
+    });
+    this.#locks.delete(dir);
+  }
+
+  /** Whether KVM is usable with these boot files; see probeKvm. */
+  kvm(boot: Pick<VmmSpec, "kernelPath" | "initrdPath">, call: Call): Promise<KvmVerdict> {
+    const { kernelPath, initrdPath } = boot;
+    return probeKvm({ kernelPath, initrdPath, qemuPath: this.#qemuPath, cacheDir: this.#cacheDir }, call);
+  }
+
+  /** Kills the VMs of lifetime `child`; detached ones live on. Their directories stay for destroy(). */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#trimTimer);
+    for (const start of this.#starting.values()) start.abort(new Fault("cancelled", "the driver is being closed"));
+    const mine = [...this.#children].filter(([, child]) => child.lifetime === "child");
+    await Promise.all(mine.map(([dir]) => this.#lock(dir).run(() => this.#kill(dir))));
+  }
+
+  async #startNew(spec: VmmSpec, call: Call): Promise<VmmHandle> {
+    const files = filesIn(spec.dir);
+    await this.#clear(spec.dir); // what an earlier attempt left
+    await checkReadable({ kernel: spec.kernelPath, initrd: spec.initrdPath, image: spec.imagePath });
+    const acceleration = await this.#acceleration(spec, call);
+    const [diskBytes] = await Promise.all([createOverlay(spec, files, call), createSeed(spec, files, call)]);
+    const common = { version: 1, hostBootId: await hostBootId(), guestPort: spec.guestPort } as const;
+    await writeState(files.state, { ...common, state: "starting" });
+    const child = await launch({
+      command: this.#qemuPath,
+      args: qemuArguments(spec, files, acceleration),
+      cwd: spec.dir,
+      logPath: files.log,
+      lifetime: spec.lifetime,
+      cgroupFiles: spec.lifetime === "detached" ? await createCgroups(spec.dir) : [],
+      maxFileBytes: diskBytes * 1.05 + 64 * 1024 ** 2, // the overlay full, with qcow2's own tables
+    });
+    const exit = this.#adopt(spec, child);
+    const ready = await race(Promise.race([this.#whenReady(spec, files, call), exit]), call);
+    const process = await identify(child.pid ?? 0);
+    if (typeof ready === "string" || process === undefined) {
+      const said = (await readFile(files.log, "utf8")).trim().slice(-2000);
+      throw new Fault(
+        "failed_precondition",
+        `QEMU for ${spec.name} did not start (${String(ready)}): ${said || "it said nothing"}`,
+      );
+    }
+    await writeState(files.state, { ...common, ...process, ...ready, state: "running" });
+    this.#known.add(spec.dir);
+    return { dir: spec.dir, ...process, ...ready };
+  }
+
+  #adopt(spec: VmmSpec, child: ChildProcess): Promise<string> {
+    const { promise, resolve } = Promise.withResolvers<string>();
+    child.once("exit", (code, signal) => {
+      this.#children.delete(spec.dir);
+      resolve(signal === null ? `exit ${code}` : `killed by ${signal}`);
+    });
+    child.unref();
+    this.#children.set(spec.dir, { lifetime: spec.lifetime, exit: promise });
+    return promise;
+  }
+
+  /** Resolves when QEMU answers on QMP: by then disks, memory and the port forward are set up. */
+  async #whenReady(spec: VmmSpec, files: VmFiles, call: Call): Promise<{ hostPort: number }> {
+    for (;;) {
+      try {
+        await using qmp = await Qmp.open(files.qmpSocket, call);
+        return { hostPort: await forwardedPort(qmp, spec.guestPort, call) };
+      } catch (e) {
+        if (!(e instanceof Fault && e.code === "unavailable")) throw e;
+        if (!this.#children.has(spec.dir)) return new Promise(() => undefined); // ended: `exit` tells it
+        await sleep(10, call);
+      }
+    }
+  }
+
+  async #find(dir: string, call: Call): Promise<VmmHandle | undefined> {
+    const files = filesIn(dir);
+    const state = await readState(files.state);
+    if (state === undefined || state.hostBootId !== (await hostBootId())) return undefined;
+    if (state.state === "running") {
+      const handle = { dir, pid: state.pid, startTicks: state.startTicks, hostPort: state.hostPort };
+      if (!(await isAlive(handle))) return undefined;
+      this.#known.add(dir);
+      return handle;
+    }
+    // Whoever started it died before it could write down what it had started.
+    const [process] = await findByArgument(files.pid);
+    if (process === undefined) return undefined;
+    try {
+      const deadline = withDeadline(5000, call);
+      await using qmp = await Qmp.open(files.qmpSocket, deadline);
+      const hostPort = await forwardedPort(qmp, state.guestPort, deadline);
+      await writeState(files.state, { ...state, ...process, hostPort, state: "running" });
+      this.#known.add(dir);
+      return { dir, ...process, hostPort };
+    } catch (e) {
+      this.#log.warn({ dir, pid: process.pid, err: e }, "a half-started QEMU does not answer and is given up");
+      return undefined;
+    }
+  }
+
+  /** Ends whatever runs for this directory and removes the driver's files; repeatable. */
+  async #clear(dir: string): Promise<void> {
+    const files = filesIn(dir);
+    await this.#kill(dir);
+    await removeCgroups(dir);
+    this.#known.delete(dir);
+    for (const path of Object.values(files) as string[]) await rm(path, { force: true });
+  }
+
+  async #kill(dir: string): Promise<void> {
+    const files = filesIn(dir);
+    const state = await readState(files.state);
+    if (state === undefined || state.hostBootId !== (await hostBootId())) return;
+    const targets: ProcessIdentity[] = state.state === "running" ? [state] : await findByArgument(files.pid);
+    for (const target of targets) {
+      if (await killAndWait(target, KILL_TIMEOUT_MS)) continue;
+      throw new Fault(
+        "unavailable",
+        `QEMU (pid ${target.pid}) does not end after SIGKILL: it hangs in the kernel, ${dir} is kept`,
+      );
+    }
+  }
+
+  async #acceleration(spec: VmmSpec, call: Call): Promise<"kvm" | "tcg"> {
+    if (spec.acceleration === "tcg") return "tcg";
+    const verdict = await this.kvm(spec, call);
+    if (verdict.works) return "kvm";
+    if (spec.acceleration === "auto") return "tcg";
+    throw new Fault(
+      "failed_precondition",
+      `KVM is asked for but does not work here: ${verdict.detail}; use acceleration "auto" or "tcg"`,
+    );
+  }
+
+  #lock(dir: string): Mutex {
+    const lock = this.#locks.get(dir) ?? new Mutex();
+    this.#locks.set(dir, lock);
+    return lock;
+  }
+
+  async #trimConsoles(): Promise<void> {
+    for (const dir of this.#known) {
+      await trimConsole(dir).catch((e: unknown) => this.#log.warn({ dir, err: e }, "console not cut"));
+    }
+  }
+}
+
+async function checkReadable(paths: Readonly<Record<string, string>>): Promise<void> {
+  for (const [what, path] of Object.entries(paths)) {
+    await access(path).catch((cause: unknown) => {
+      throw new Fault(
+        "failed_precondition",
+        `the ${what} ${path} cannot be read: build the image with "kata-remote image build"`,
+        {},
+        { cause },
+      );
+    });
+  }
+}
+
+/** How a VM ended, with the last words of QEMU and of the guest. */
+async function describeEnd(handle: VmmHandle, how: string): Promise<string> {
+  const log = await readFile(filesIn(handle.dir).log, "utf8").catch(() => ""); // the directory may be gone already
+  const console = (await readConsole(handle.dir, 4000).catch(() => undefined)) ?? "";
+  const lastLine = console
+    .split(/\r?\n/)
+    .filter((line) => line.trim() !== "")
+    .at(-1);
+  const parts = [`QEMU (pid ${handle.pid}) ${how}`];
+  if (log.trim() !== "") parts.push(log.trim().slice(-500));
+  if (lastLine !== undefined) parts.push(`last console line: ${lastLine.trim().slice(0, 200)}`);
+  return parts.join("; ");
+}

@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { RUNTIME } from "./harness/containerd.ts";
+import { Cri } from "./harness/cri.ts";
+import { BUSYBOX } from "./harness/images.ts";
+import { World } from "./harness/world.ts";
+
+interface Case {
+  readonly what: string;
+  readonly flags: readonly string[];
+  /** Each must be in ctr's output: the thing and the value. */
+  readonly named: readonly RegExp[];
+  readonly command?: readonly string[];
+}
+
+const PREFIX = "io.katacontainers.config.hypervisor";
+const CASES: readonly Case[] = [
+  {
+    what: "a number that is none in an annotation",
+    flags: ["--annotation", `${PREFIX}.default_vcpus=many`],
+    named: [/default_vcpus/, /many/],
+  },
+  {
+    what: "a negative memory size in an annotation",
+    flags: ["--annotation", `${PREFIX}.default_memory=-5`],
+    named: [/default_memory/, /-5/],
+  },
+  {
+    what: "a backend that does not exist",
+    flags: ["--annotation", "io.katacontainers.config.runtime.hypervisor_name=xen"],
+    named: [/hypervisor_name/, /xen/],
+  },
+  { what: "a program that is not in the image", flags: [], named: [/no-such-program/], command: ["no-such-program"] },
+  { what: "a host device", flags: ["--device", "/dev/random"], named: [/device/i, /\/dev\/random/] },
+  {
+    what: "mount propagation to the host",
+    flags: ["--mount", "type=bind,src=/etc,dst=/host,options=rbind:rshared"],
+    named: [/rshared/, /\/host/],
+  },
+  {
+    what: "a bind mount whose source is not there",
+    flags: ["--mount", "type=bind,src=/no/such/source,dst=/x,options=rbind:ro"],
+    named: [/\/no\/such\/source/],
+  },
+];
+
+describe("bad input", () => {
+  let world: World;
+  before(async () => {
+    world = await World.start();
+  });
+  after(() => world.close());
+
+  for (const { what, flags, named, command } of CASES) {
+    it(`${what}: an error that names it, and no VM is left`, async () => {
+      const outcome = await world.containerd.runContainer("bad", BUSYBOX, command ?? ["true"], { flags });
+      assert.notEqual(outcome.code, 0);
+      for (const name of named) assert.match(outcome.stderr, name);
+      await world.untilNoVm();
+      assert.deepEqual((await world.containerd.ctr(["task", "ls", "-q"])).trim(), "");
+      await world.containerd.tryCtr(["container", "rm", "bad"]);
+    });
+  }
+
+  it("config.json without a process: an error that names the field", async () => {
+    const spec = join(world.folder, "spec.json");
+    writeFileSync(spec, JSON.stringify({ ociVersion: "1.0.2", root: { path: "rootfs" }, linux: {} }));
+    const { containerd } = world;
+    const outcome = await containerd.tryCtr([
+      "run",
+      "--rm",
+      "--runtime",
+      RUNTIME,
+      "--config",
+      spec,
+      "--rootfs",
+      world.folder,
+      "nospec",
+    ]);
+    assert.notEqual(outcome.code, 0);
+    assert.match(outcome.stderr, /process/);
+    await containerd.tryCtr(["container", "rm", "nospec"]);
+  });
+
+  it("an exec id that is taken: an error that names it, and the first exec goes on", async () => {
+    const { containerd } = world;
+    await containerd.ctr(["run", "-d", "--runtime", RUNTIME, BUSYBOX, "dup", "sleep", "1000"]);
+    const first = containerd.startCtr([
+      "task",
+      "exec",
+      "--exec-id",
+      "taken",
+      "dup",
+      "sh",
+      "-c",
+      "echo up; sleep 5; exit 6",
+    ]);
+    while (first.output() === "") await new Promise((r) => setTimeout(r, 50));
+    const second = await containerd.tryCtr(["task", "exec", "--exec-id", "taken", "dup", "true"]);
+    assert.notEqual(second.code, 0);
+    assert.match(second.stderr, /taken/);
+    assert.equal((await first.done).code, 6);
+    const checkpoint = await containerd.tryCtr(["task", "checkpoint", "dup"]);
+    assert.notEqual(checkpoint.code, 0);
+    assert.match(checkpoint.stderr, /checkpoint/i);
+    await containerd.ctr(["task", "kill", "-s", "SIGKILL", "dup"]);
+    await containerd.tryCtr(["task", "rm", "dup"]);
+  });
+
+  it("a full guest disk names itself, and the node stays well", async () => {
+    const { containerd } = world;
+    const fill = "dd if=/dev/zero of=/big bs=1M; echo more > /second";
+    const outcome = await containerd.runContainer("full", BUSYBOX, ["sh", "-c", fill], { timeoutMs: 300_000 });
+    assert.notEqual(outcome.code, 0);
+    assert.match(outcome.stderr, /No space left on device/);
+    assert.equal((await containerd.runContainer("after", BUSYBOX, ["true"])).code, 0);
+  });
+
+  it("pods that ask for the host's namespaces fail and say which", async () => {
+    const cri = new Cri(world.containerd.address, join(world.folder, "logs"));
+    await assert.rejects(cri.runPod({ name: "net", hostNetwork: true }), /hostNetwork/);
+    await assert.rejects(cri.runPod({ name: "pid", hostPid: true }), /hostPID/);
+    await assert.rejects(cri.runPod({ name: "ipc", hostIpc: true }), /hostIPC/);
+    await cri.close();
+    await world.untilNoVm();
+  });
+});
+
+describe("a VM that never comes up", () => {
+  it("ends in an error that says so and names the remedy; the VM is gone", async () => {
+    const world = await World.start({ shim: { connectTimeoutMs: 1500 } });
+    const outcome = await world.containerd.runContainer("never", BUSYBOX, ["true"]);
+    assert.notEqual(outcome.code, 0);
+    assert.match(outcome.stderr, /1500 ms|1\.5 s|console/);
+    await world.untilNoVm();
+    await world.close();
+  });
+});

@@ -1,0 +1,171 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { repositoryRoot } from "../../lint/imports.ts";
+import { isAlive, signal, until } from "./processes.ts";
+import { must, type Outcome, type Running, type RunOptions, run, start } from "./run-command.ts";
+
+export const ROOT = repositoryRoot(import.meta.dirname);
+/** The runtime as `ctr` names it. */
+export const RUNTIME = "io.containerd.kata-remote.v2";
+
+export interface ContainerdOptions {
+  /** Everything of this containerd lives here; its path must stay short enough for unix sockets. */
+  readonly folder: string;
+  /** Environment of containerd, and so of the shim launcher. PATH must lead to the launcher. */
+  readonly env: NodeJS.ProcessEnv;
+}
+
+/** A containerd of its own, with the shipped handler configuration and nothing of the machine's. */
+export class Containerd {
+  readonly address: string;
+  readonly #folder: string;
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #bridge = `kr${randomBytes(5).toString("hex")}`;
+  #child: ChildProcess | undefined;
+
+  private constructor(options: ContainerdOptions) {
+    this.#folder = options.folder;
+    this.#env = options.env;
+    this.address = join(options.folder, "c.sock");
+  }
+
+  static async start(options: ContainerdOptions): Promise<Containerd> {
+    const containerd = new Containerd(options);
+    mkdirSync(join(options.folder, "cni"), { recursive: true });
+    const version = await must("containerd", ["--version"]);
+    writeFileSync(join(options.folder, "config.toml"), configuration(options.folder, / v?2\./.test(version) ? 3 : 2));
+    writeFileSync(
+      join(options.folder, "cni", "10-test.conflist"),
+      JSON.stringify(network(options.folder, containerd.#bridge)),
+    );
+    await containerd.start();
+    return containerd;
+  }
+
+  get pid(): number {
+    if (this.#child?.pid === undefined) throw new Error("containerd does not run");
+    return this.#child.pid;
+  }
+
+  get logPath(): string {
+    return join(this.#folder, "containerd.log");
+  }
+
+  async start(): Promise<void> {
+    const log = openSync(this.logPath, "a");
+    const child = spawn("containerd", ["--config", join(this.#folder, "config.toml")], {
+      stdio: ["ignore", log, log],
+      env: this.#env,
+      detached: true, // its own process group: a Ctrl-C in the test run must not reach it before the test does
+    });
+    this.#child = child;
+    await until(
+      "containerd to answer",
+      30_000,
+      async () => {
+        if (child.exitCode !== null) throw new Error(`containerd ended with ${child.exitCode}: ${this.log(4000)}`);
+        return (await this.tryCtr(["version"])).code === 0;
+      },
+      () => this.log(4000),
+    );
+  }
+
+  /** Ends containerd as `systemctl stop` does: only the main process; what it started stays. */
+  async stop(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+    const pid = this.#child?.pid;
+    if (pid === undefined) return;
+    signal(pid, how);
+    await until("containerd to end", 30_000, () => !isAlive(pid));
+    this.#child = undefined;
+  }
+
+  /** Stops containerd for good and removes the bridge that its pods had. */
+  async close(): Promise<void> {
+    await this.stop();
+    await run("ip", ["link", "del", this.#bridge]); // there is none when no pod came through the CRI plugin
+  }
+
+  async restart(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
+    await this.stop(how);
+    await this.start();
+  }
+
+  /** Newest part of containerd's log (the shim's log lines come through it too). */
+  log(bytes: number): string {
+    return readFileSync(this.logPath, "utf8").slice(-bytes);
+  }
+
+  ctrArgs(args: readonly string[], namespace = "default"): string[] {
+    return ["--address", this.address, "--namespace", namespace, ...args];
+  }
+
+  tryCtr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Promise<Outcome> {
+    return run("ctr", this.ctrArgs(args, options.namespace), options);
+  }
+
+  startCtr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Running {
+    return start("ctr", this.ctrArgs(args, options.namespace), options);
+  }
+
+  /** `ctr` that must succeed. */
+  ctr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Promise<string> {
+    return must("ctr", this.ctrArgs(args, options.namespace), options);
+  }
+
+  /** One container to its end in a pod VM of its own. */
+  runContainer(
+    id: string,
+    image: string,
+    command: readonly string[],
+    options: RunOptions & { readonly namespace?: string; readonly flags?: readonly string[] } = {},
+  ): Promise<Outcome> {
+    const flags = ["run", "--rm", "--runtime", RUNTIME, ...(options.flags ?? [])];
+    return this.tryCtr([...flags, image, id, ...command], options);
+  }
+
+  /** State of a task as `ctr task ls` shows it, undefined when there is no such task. */
+  async taskStatus(id: string, namespace = "default"): Promise<string | undefined> {
+    const { stdout } = await this.tryCtr(["task", "ls"], { namespace });
+    const line = stdout.split("\n").find((l) => l.split(/\s+/)[0] === id);
+    return line?.split(/\s+/)[2];
+  }
+}
+
+/** A bridge without a way out: pods on one host reach each other, which is all that the tests need. */
+function network(folder: string, bridge: string): object {
+  const subnet = `10.234.${Number.parseInt(bridge.slice(-2), 16)}.0/24`;
+  const ipam = {
+    type: "host-local",
+    dataDir: join(folder, "ipam"),
+    ranges: [[{ subnet }]],
+    routes: [{ dst: "0.0.0.0/0" }],
+  };
+  return {
+    cniVersion: "0.4.0",
+    name: "kata-remote-test",
+    plugins: [{ type: "bridge", bridge, isGateway: true, ipMasq: false, ipam }],
+  };
+}
+
+/** The fragment that we ship, and around it what keeps this containerd apart from any other. */
+function configuration(folder: string, version: 2 | 3): string {
+  const shipped = readFileSync(join(ROOT, "deploy", "containerd", `config-v${version}.toml`), "utf8");
+  const cri = version === 2 ? "io.containerd.grpc.v1.cri" : "io.containerd.cri.v1.runtime";
+  return `${shipped.replace(/^version = \d+$/m, "")}
+[plugins."${cri}".cni]
+  bin_dir = ${JSON.stringify(process.env.CNI_BIN ?? "/usr/lib/cni")}
+  conf_dir = ${JSON.stringify(join(folder, "cni"))}
+[plugins."io.containerd.internal.v1.opt"]
+  path = ${JSON.stringify(join(folder, "opt"))}
+`.replace(
+    /^/,
+    `version = ${version}
+root = ${JSON.stringify(join(folder, "root"))}
+state = ${JSON.stringify(join(folder, "state"))}
+[grpc]
+  address = ${JSON.stringify(join(folder, "c.sock"))}
+`,
+  );
+}

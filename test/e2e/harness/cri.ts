@@ -1,0 +1,155 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { withDeadline } from "../../../src/base/call.ts";
+import {
+  ContainerConfig,
+  ContainerState,
+  NamespaceMode,
+  PodSandboxConfig,
+  RuntimeServiceDefinition,
+} from "../../../src/gen/cri/runtime/v1/api.ts";
+import { createClient, type ServiceClient } from "../../../src/grpc/index.ts";
+
+export interface PodOptions {
+  readonly name: string;
+  /** Runtime handler; "" is containerd's default. */
+  readonly handler?: string;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly hostNetwork?: boolean;
+  readonly hostPid?: boolean;
+  readonly hostIpc?: boolean;
+}
+
+export interface ContainerOptions {
+  readonly name: string;
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly envs?: Readonly<Record<string, string>>;
+  readonly mounts?: readonly {
+    readonly containerPath: string;
+    readonly hostPath: string;
+    readonly readonly?: boolean;
+  }[];
+  readonly devices?: readonly string[];
+  readonly memoryLimitBytes?: number;
+}
+
+/** What a kubelet does, over containerd's CRI socket. */
+export class Cri {
+  readonly #client: ServiceClient<typeof RuntimeServiceDefinition>;
+  readonly #logFolder: string;
+  readonly #configs = new Map<string, PodSandboxConfig>();
+
+  constructor(address: string, logFolder: string) {
+    this.#client = createClient(RuntimeServiceDefinition, { address: `unix://${address}` });
+    this.#logFolder = logFolder;
+    mkdirSync(logFolder, { recursive: true });
+  }
+
+  async runPod(options: PodOptions, timeoutMs = 180_000): Promise<string> {
+    const config = podConfig(options, this.#logFolder);
+    const { podSandboxId } = await this.#client.runPodSandbox(
+      { config, runtimeHandler: options.handler ?? "kata-remote" },
+      withDeadline(timeoutMs),
+    );
+    this.#configs.set(podSandboxId, config);
+    return podSandboxId;
+  }
+
+  /** Creates and starts a container. */
+  async startContainer(podSandboxId: string, options: ContainerOptions): Promise<string> {
+    const sandboxConfig = this.#configs.get(podSandboxId);
+    if (sandboxConfig === undefined) throw new Error(`pod ${podSandboxId} was not made by this client`);
+    const { containerId } = await this.#client.createContainer(
+      { podSandboxId, config: containerConfig(options), sandboxConfig },
+      withDeadline(120_000),
+    );
+    await this.#client.startContainer({ containerId }, withDeadline(60_000));
+    return containerId;
+  }
+
+  async execSync(
+    containerId: string,
+    cmd: readonly string[],
+  ): Promise<{ readonly stdout: string; readonly stderr: string; readonly exitCode: number }> {
+    const answer = await this.#client.execSync({ containerId, cmd: [...cmd], timeout: 60n }, withDeadline(90_000));
+    return { stdout: answer.stdout.toString(), stderr: answer.stderr.toString(), exitCode: answer.exitCode };
+  }
+
+  /** Path of the log file that containerd writes for a container (CRI format). */
+  logPath(name: string): string {
+    return join(this.#logFolder, `${name}.log`);
+  }
+
+  /** Exit code once the container has ended, else undefined. */
+  async exitCode(containerId: string): Promise<number | undefined> {
+    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(30_000));
+    return status !== undefined && status.state === ContainerState.CONTAINER_EXITED ? status.exitCode : undefined;
+  }
+
+  async podAddress(podSandboxId: string): Promise<string> {
+    const { status } = await this.#client.podSandboxStatus({ podSandboxId }, withDeadline(30_000));
+    return status?.network?.ip ?? "";
+  }
+
+  async containerMemoryBytes(containerId: string): Promise<number> {
+    const { stats } = await this.#client.containerStats({ containerId }, withDeadline(30_000));
+    return Number(stats?.memory?.workingSetBytes?.value ?? 0n);
+  }
+
+  async removeContainer(containerId: string): Promise<void> {
+    await this.#client.removeContainer({ containerId }, withDeadline(60_000));
+  }
+
+  async stopContainer(containerId: string, timeoutSeconds: number): Promise<void> {
+    await this.#client.stopContainer({ containerId, timeout: BigInt(timeoutSeconds) }, withDeadline(60_000));
+  }
+
+  async removePod(podSandboxId: string): Promise<void> {
+    await this.#client.stopPodSandbox({ podSandboxId }, withDeadline(90_000));
+    await this.#client.removePodSandbox({ podSandboxId }, withDeadline(60_000));
+    this.#configs.delete(podSandboxId);
+  }
+
+  /** Ends every pod that this client started and forgets the connection. */
+  async close(): Promise<void> {
+    for (const id of [...this.#configs.keys()]) await this.removePod(id);
+    this.#client.close();
+  }
+}
+
+function podConfig(options: PodOptions, logDirectory: string): PodSandboxConfig {
+  return PodSandboxConfig.fromPartial({
+    metadata: { name: options.name, namespace: "test", uid: `uid-${options.name}`, attempt: 0 },
+    hostname: options.name,
+    logDirectory,
+    annotations: { ...options.annotations },
+    linux: {
+      securityContext: {
+        namespaceOptions: {
+          network: options.hostNetwork ? NamespaceMode.NODE : NamespaceMode.POD,
+          pid: options.hostPid ? NamespaceMode.NODE : NamespaceMode.CONTAINER,
+          ipc: options.hostIpc ? NamespaceMode.NODE : NamespaceMode.POD,
+        },
+      },
+    },
+  });
+}
+
+function containerConfig(options: ContainerOptions): ContainerConfig {
+  return ContainerConfig.fromPartial({
+    metadata: { name: options.name, attempt: 0 },
+    image: { image: options.image },
+    command: [...options.command],
+    envs: Object.entries(options.envs ?? {}).map(([key, value]) => ({ key, value: Buffer.from(value) })),
+    mounts: (options.mounts ?? []).map((m) => ({ ...m, readonly: m.readonly ?? false })),
+    devices: (options.devices ?? []).map((path) => ({ hostPath: path, containerPath: path, permissions: "rwm" })),
+    logPath: `${options.name}.log`,
+    linux: {
+      resources: { memoryLimitInBytes: BigInt(options.memoryLimitBytes ?? 0) },
+      securityContext: {
+        namespaceOptions: { network: NamespaceMode.POD, pid: NamespaceMode.CONTAINER, ipc: NamespaceMode.POD },
+      },
+    },
+  });
+}

@@ -1,0 +1,213 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Containerd } from "./containerd.ts";
+import { buildVmImage, KATA_REMOTE, ociArchives } from "./images.ts";
+import { type Installation, type InstallationOptions, install } from "./installation.ts";
+import { isAlive, type ProcessInfo, processesOf, signal, until } from "./processes.ts";
+import { must, type Outcome, run } from "./run-command.ts";
+
+export interface WorldOptions extends Partial<Omit<InstallationOptions, "folder">> {
+  readonly images?: readonly string[];
+}
+
+/** What `kata-remote ps --json` says of one pod. */
+export interface SandboxStatus {
+  readonly sandboxId: string;
+  readonly namespace: string;
+  readonly id: string;
+  readonly hypervisor: string;
+  readonly state: string;
+  readonly instanceId: string;
+  readonly guestBootId: string;
+  readonly guestKernel: string;
+  readonly containers: readonly { readonly id: string; readonly state: string; readonly exitCode: number }[];
+  readonly timingsMs: Readonly<Record<string, number>>;
+}
+
+/**
+ * One kata-remote with its containerd, in a folder of its own: adaptor process, node daemon (started by the launcher
+ * when the first pod comes), everything real. `close` ends all of it and fails when something is left.
+ */
+export class World {
+  readonly installation: Installation;
+  readonly containerd: Containerd;
+  readonly #containerds: Containerd[];
+  readonly #images: readonly string[];
+  #adaptor: ChildProcess | undefined;
+
+  private constructor(installation: Installation, containerd: Containerd, images: readonly string[]) {
+    this.installation = installation;
+    this.containerd = containerd;
+    this.#containerds = [containerd];
+    this.#images = images;
+  }
+
+  static async start(options: WorldOptions = {}): Promise<World> {
+    const images = options.images ?? ["busybox"];
+    await buildVmImage();
+    const folder = mkdtempSync(join(tmpdir(), "kr-"));
+    const hypervisor = options.hypervisor ?? "remote";
+    const installation = install({ ...options, hypervisor, folder });
+    const containerd = await makeContainerd(installation, "a", images);
+    const world = new World(installation, containerd, images);
+    try {
+      if (hypervisor === "remote") await world.startAdaptor();
+    } catch (e) {
+      await world.close().catch(() => undefined); // the first error is the one to show
+      throw e;
+    }
+    return world;
+  }
+
+  get folder(): string {
+    return this.installation.folder;
+  }
+
+  /** One more containerd that uses the same node daemon. */
+  async addContainerd(name: string): Promise<Containerd> {
+    const containerd = await makeContainerd(this.installation, name, this.#images);
+    this.#containerds.push(containerd);
+    return containerd;
+  }
+
+  async startAdaptor(): Promise<void> {
+    const { adaptorConfig, env, folder } = this.installation;
+    const log = openSync(join(folder, "adaptor.log"), "a");
+    const child = spawn(KATA_REMOTE, ["adaptor", "--config", adaptorConfig], {
+      env,
+      stdio: ["ignore", log, log],
+      detached: true,
+    });
+    this.#adaptor = child;
+    await until(
+      "the adaptor to listen",
+      30_000,
+      () => {
+        if (child.exitCode !== null)
+          throw new Error(`the adaptor ended with ${child.exitCode}: ${this.log("adaptor")}`);
+        return existsSync(join(this.installation.runDir, "adaptor.sock"));
+      },
+      () => this.log("adaptor"),
+    );
+  }
+
+  get adaptorPid(): number {
+    if (this.#adaptor?.pid === undefined) throw new Error("the adaptor does not run");
+    return this.#adaptor.pid;
+  }
+
+  async stopAdaptor(how: "SIGTERM" | "SIGKILL"): Promise<void> {
+    const pid = this.adaptorPid;
+    signal(pid, how);
+    await until("the adaptor to end", 20_000, () => !isAlive(pid));
+    this.#adaptor = undefined;
+  }
+
+  async ps(): Promise<{ readonly pid: number; readonly sandboxes: readonly SandboxStatus[] }> {
+    return JSON.parse(await must(KATA_REMOTE, ["ps", "--json"], { env: this.installation.env })) as {
+      pid: number;
+      sandboxes: SandboxStatus[];
+    };
+  }
+
+  async sandbox(id: string, namespace = "default"): Promise<SandboxStatus> {
+    const { sandboxes } = await this.ps();
+    const found = sandboxes.find((s) => s.id === id && s.namespace === namespace);
+    if (found === undefined) throw new Error(`no sandbox ${namespace}/${id} in ${JSON.stringify(sandboxes)}`);
+    return found;
+  }
+
+  command(args: readonly string[]): Promise<Outcome> {
+    return run(KATA_REMOTE, args, { env: this.installation.env });
+  }
+
+  /** The node daemon's process, undefined while none runs. */
+  daemonPid(): number | undefined {
+    return this.processes().find((p) => /kata-remote\.mjs node\b/.test(p.command))?.pid;
+  }
+
+  vms(): readonly ProcessInfo[] {
+    return this.processes().filter((p) => p.command.startsWith("qemu-system") || p.command.includes("/qemu-system"));
+  }
+
+  processes(): readonly ProcessInfo[] {
+    return processesOf(this.folder);
+  }
+
+  /** Waits until no VM of this world is left. */
+  async untilNoVm(timeoutMs = 60_000): Promise<void> {
+    await until(
+      "every VM to be gone",
+      timeoutMs,
+      () => this.vms().length === 0,
+      () => JSON.stringify(this.vms().map((p) => p.pid)),
+    );
+  }
+
+  log(name: string): string {
+    const path = join(this.folder, `${name}.log`);
+    return existsSync(path) ? readFileSync(path, "utf8").slice(-6000) : "";
+  }
+
+  /** What pods have left behind, besides the daemons that shall go on: VMs, mounts, directories of theirs. */
+  leftovers(): string[] {
+    const mounts = readFileSync("/proc/mounts", "utf8").split("\n");
+    return [
+      ...this.vms().map((p) => `VM ${p.pid}`),
+      ...mounts.filter((line) => line.includes(this.folder)).map((line) => `mount ${line.split(" ")[1]}`),
+      ...entries("/run/netns")
+        .filter((name) => name.startsWith("cni-"))
+        .map((name) => `netns ${name}`),
+    ];
+  }
+
+  /** Ends everything. @throws Error naming what was left, after having removed it */
+  async close(): Promise<void> {
+    const problems: string[] = [];
+    for (const containerd of this.#containerds) await containerd.close();
+    const daemon = this.daemonPid();
+    if (daemon !== undefined) await endProcess(daemon, problems, "node daemon");
+    if (this.#adaptor?.pid !== undefined) await endProcess(this.#adaptor.pid, problems, "adaptor");
+    problems.push(...this.processes().map((p) => `process ${p.pid}: ${p.command.slice(0, 200)}`));
+    problems.push(...this.leftovers());
+    for (const p of this.processes()) signal(p.pid, "SIGKILL");
+    await until("killed processes to end", 10_000, () => this.processes().length === 0);
+    for (const line of readFileSync("/proc/mounts", "utf8").split("\n").reverse()) {
+      const target = line.split(" ")[1];
+      if (target?.startsWith(this.folder)) await run("umount", ["-l", target]);
+    }
+    if (problems.length > 0 && process.env.KATA_REMOTE_TEST_KEEP !== undefined) {
+      console.error(`kept for a look: ${this.folder}`);
+    } else rmSync(this.folder, { recursive: true, force: true });
+    if (problems.length > 0) throw new Error(`left behind: ${problems.join("; ")}`);
+  }
+}
+
+async function makeContainerd(
+  installation: Installation,
+  name: string,
+  images: readonly string[],
+): Promise<Containerd> {
+  const folder = join(installation.folder, name);
+  mkdirSync(folder, { recursive: true });
+  const containerd = await Containerd.start({ folder, env: installation.env });
+  for (const archive of await ociArchives([...images, "pause"])) {
+    for (const namespace of ["default", "k8s.io"]) await containerd.ctr(["images", "import", archive], { namespace });
+  }
+  return containerd;
+}
+
+async function endProcess(pid: number, problems: string[], what: string): Promise<void> {
+  signal(pid, "SIGTERM");
+  try {
+    await until(`${what} to end`, 30_000, () => !isAlive(pid));
+  } catch {
+    problems.push(`${what} did not end within 30 s of SIGTERM`);
+  }
+}
+
+function entries(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
+}

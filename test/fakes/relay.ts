@@ -1,0 +1,103 @@
+import { readdir } from "node:fs/promises";
+import type { Call } from "../../src/base/call.ts";
+import { deferred } from "../../src/base/deferred.ts";
+import { Fault } from "../../src/base/fault.ts";
+import type { SandboxId } from "../../src/base/ids.ts";
+import type { GuestFacts, GuestSpec, Relay, StdioSpec, TreeReceipt, TreeSpec } from "../../src/relay/index.ts";
+import type { UnaryCaller } from "../../src/ttrpc/index.ts";
+import { FakeAgent } from "./agent.ts";
+
+export const GUEST_FACTS: GuestFacts = {
+  bootId: "boot-1",
+  kernelRelease: "6.1.0-guest",
+  guestVersion: "fake",
+  listeningMs: 1,
+  verifiedBy: "console",
+};
+
+/** A relay in memory: every guest is a FakeAgent, trees are looked at and forgotten, stdio carries nothing. */
+export class FakeRelay implements Relay {
+  readonly agents = new Map<SandboxId, FakeAgent>();
+  readonly guestSpecs: GuestSpec[] = [];
+  readonly trees: { sandboxId: SandboxId; tree: TreeSpec; entries: string[] }[] = [];
+  readonly stdio = new Map<string, StdioSpec>();
+  readonly closedStdin: string[] = [];
+  readonly #lost = new Map<SandboxId, ReturnType<typeof deferred<{ reason: string }>>>();
+  /** Makes the agent of the next guests. */
+  newAgent: () => FakeAgent = () => new FakeAgent();
+  /** Runs before a guest counts as connected. */
+  beforeConnect: (spec: GuestSpec, call: Call) => Promise<void> = async () => {};
+  beforeSendTree: (tree: TreeSpec, call: Call) => Promise<void> = async () => {};
+  /** Output that nobody takes: stdioDrained never resolves. */
+  stuckOutput = false;
+
+  /** The only guest's agent. */
+  get agent(): FakeAgent {
+    const [agent, ...more] = this.agents.values();
+    if (agent === undefined || more.length > 0) throw new Error(`${this.agents.size} guests`);
+    return agent;
+  }
+
+  async openDoor(): Promise<void> {}
+  async closeDoor(): Promise<void> {}
+  onTaskRequest(): void {}
+
+  async connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts> {
+    this.guestSpecs.push(spec);
+    await this.beforeConnect(spec, call);
+    spec.onStage?.("connected");
+    await spec.sign("csr", call);
+    spec.onStage?.("agent");
+    this.agents.set(spec.sandboxId, this.newAgent());
+    this.#lost.set(spec.sandboxId, deferred());
+    return GUEST_FACTS;
+  }
+
+  guest(id: SandboxId): UnaryCaller {
+    const agent = this.agents.get(id);
+    if (agent === undefined) throw new Fault("not_found", `no guest ${id}`);
+    return agent;
+  }
+
+  guestLost(id: SandboxId): Promise<{ readonly reason: string }> {
+    return this.#lost.get(id)?.promise ?? Promise.resolve({ reason: "never connected" });
+  }
+
+  declareLost(id: SandboxId, reason: string): void {
+    this.agents.get(id)?.lose(reason);
+    this.#lost.get(id)?.resolve({ reason });
+  }
+
+  async disconnectGuest(id: SandboxId): Promise<void> {
+    this.declareLost(id, "disconnected");
+    this.agents.delete(id);
+  }
+
+  async sendTree(sandboxId: SandboxId, tree: TreeSpec, call: Call): Promise<TreeReceipt> {
+    await this.beforeSendTree(tree, call);
+    const skipped = this.trees.some((t) => t.sandboxId === sandboxId && t.tree.treeId === tree.treeId);
+    this.trees.push({ sandboxId, tree, entries: (await readdir(tree.path)).sort() });
+    return { bytes: 0, sha256: "", skipped };
+  }
+
+  async attachStdio(spec: StdioSpec): Promise<void> {
+    if (spec.stdout.startsWith("binary:")) throw new Fault("unimplemented", `stdout "${spec.stdout}" is not supported`);
+    this.stdio.set(spec.key, spec);
+  }
+
+  async stdioDrained(key: string): Promise<void> {
+    if (this.stuckOutput) return await new Promise(() => {});
+    const spec = this.stdio.get(key);
+    if (spec !== undefined) await this.agents.get(spec.sandboxId)?.ended(spec.containerId, spec.execId);
+  }
+
+  async closeStdin(key: string): Promise<void> {
+    this.closedStdin.push(key);
+  }
+
+  async detachStdio(key: string): Promise<void> {
+    this.stdio.delete(key);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}

@@ -1,0 +1,163 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Call } from "../../src/base/call.ts";
+import { Fault } from "../../src/base/fault.ts";
+import type { InstanceId } from "../../src/base/ids.ts";
+import { ended } from "../../src/base/retry.ts";
+import type { Finding, Instance, InstanceSpec, Provider } from "../../src/provider/index.ts";
+
+/** How a ZeroProvider misbehaves; change it at any time. */
+export interface ZeroKnobs {
+  /** Thrown by the next creates, one each, before anything exists. */
+  createFaults: Fault[];
+  /** Thrown by the next creates, one each, after the instance exists: the answer is lost. */
+  lostAnswers: Fault[];
+  /** Calls of getInstance until a new instance has its address; 0 = at once. */
+  pollsToAddress: number;
+  /** Calls of deleteInstance that answer "deleting" before "gone". */
+  pollsToGone: number;
+  deleteFaults: Fault[];
+  createLatencyMs: number;
+  /** What consoles show; undefined = no console can be read. */
+  console: string | undefined;
+}
+
+interface Stored extends Omit<Instance, "id" | "createdAt"> {
+  readonly id: string;
+  readonly createdAt: string;
+  polls: number;
+  deletes: number;
+}
+
+/**
+ * A cloud that costs nothing: instances are entries of a table, in files when given a directory (then they outlive the
+ * process, as real ones do). It keeps the provider contract, and passes the same suite as real providers.
+ */
+export class ZeroProvider implements Provider {
+  readonly name = "zero";
+  readonly knobs: ZeroKnobs = {
+    ...{ createFaults: [], lostAnswers: [], deleteFaults: [], pollsToAddress: 0, pollsToGone: 0 },
+    ...{ createLatencyMs: 0, console: undefined },
+  };
+  /** How many instances were ever made, repeated creates not counted. */
+  created = 0;
+  readonly #table: Map<string, Stored> | string;
+
+  constructor(options: { readonly dir?: string } = {}) {
+    this.#table = options.dir ?? new Map();
+    if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
+  }
+
+  async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
+    if (call.signal.aborted) throw ended(call);
+    const { createLatencyMs, createFaults, lostAnswers, pollsToAddress } = this.knobs;
+    if (createLatencyMs > 0) await delay(createLatencyMs, undefined, { signal: call.signal });
+    const fault = createFaults.shift();
+    if (fault !== undefined) throw fault;
+    if (spec.gpus > 0) throw new Fault("invalid_argument", "provider zero has no GPUs", { provider: this.name });
+    const token = createHash("sha256").update(`${spec.tags.cluster}/${spec.tags.createOperation}`).digest("hex");
+    const id = `zero-${token.slice(0, 12)}`;
+    const known = this.#read(id);
+    if (known !== undefined) return toInstance(known);
+    this.created++;
+    const made: Stored = {
+      ...{
+        id,
+        name: spec.name,
+        tags: spec.tags,
+        createdAt: new Date().toISOString(),
+        deletes: 0,
+        polls: pollsToAddress,
+      },
+      ...(pollsToAddress > 0 ? { state: "pending", addresses: [] } : { state: "running", addresses: ["127.0.0.1"] }),
+    };
+    this.#write(made);
+    const lost = lostAnswers.shift();
+    if (lost !== undefined) throw lost;
+    return toInstance(made);
+  }
+
+  async deleteInstance(id: InstanceId): Promise<"deleting" | "gone"> {
+    const fault = this.knobs.deleteFaults.shift();
+    if (fault !== undefined) throw fault;
+    const found = this.#read(id);
+    if (found === undefined) return "gone";
+    if (found.deletes < this.knobs.pollsToGone) {
+      this.#write({ ...found, deletes: found.deletes + 1, state: "deleting" });
+      return "deleting";
+    }
+    this.#remove(id);
+    return "gone";
+  }
+
+  async getInstance(id: InstanceId): Promise<Instance | undefined> {
+    const found = this.#read(id);
+    if (found === undefined || found.state !== "pending") return found && toInstance(found);
+    const polls = found.polls - 1;
+    const next: Stored =
+      polls > 0 ? { ...found, polls } : { ...found, polls, state: "running", addresses: ["127.0.0.1"] };
+    this.#write(next);
+    return toInstance(next);
+  }
+
+  async listInstances(cluster: string): Promise<readonly Instance[]> {
+    const all = typeof this.#table === "string" ? this.#readDirectory(this.#table) : [...this.#table.values()];
+    return all.filter((stored) => stored.tags.cluster === cluster).map(toInstance);
+  }
+
+  async consoleOutput(id: InstanceId, maxBytes: number): Promise<string | undefined> {
+    return this.#read(id) === undefined ? undefined : this.knobs.console?.slice(-maxBytes);
+  }
+
+  async verify(): Promise<readonly Finding[]> {
+    return [{ subject: "zero", state: "ok", detail: "there is nothing that could be missing" }];
+  }
+
+  async close(): Promise<void> {
+    // Nothing is open.
+  }
+
+  /** The instance ends by itself. */
+  fail(id: InstanceId, reason: string): void {
+    const found = this.#read(id);
+    if (found !== undefined) this.#write({ ...found, state: "failed", reason });
+  }
+
+  #read(id: string): Stored | undefined {
+    if (typeof this.#table !== "string") return this.#table.get(id);
+    try {
+      return JSON.parse(readFileSync(join(this.#table, id), "utf8")) as Stored;
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw e;
+    }
+  }
+
+  #readDirectory(dir: string): Stored[] {
+    return readdirSync(dir)
+      .filter((name) => !name.startsWith("."))
+      .flatMap((name) => this.#read(name) ?? []);
+  }
+
+  #write(stored: Stored): void {
+    if (typeof this.#table !== "string") {
+      this.#table.set(stored.id, stored);
+      return;
+    }
+    const temporary = join(this.#table, `.${stored.id}`);
+    writeFileSync(temporary, JSON.stringify(stored));
+    renameSync(temporary, join(this.#table, stored.id));
+  }
+
+  #remove(id: string): void {
+    if (typeof this.#table === "string") rmSync(join(this.#table, id), { force: true });
+    else this.#table.delete(id);
+  }
+}
+
+function toInstance(stored: Stored): Instance {
+  const { polls, deletes, createdAt, id, ...rest } = stored;
+  return { ...rest, id: id as InstanceId, createdAt: new Date(createdAt) };
+}
