@@ -29,9 +29,13 @@ const shared: BuildOptions = {
   bundle: true,
   platform: "node",
   target: "node24",
+  // Node 24 has `using`. Lowered by esbuild 0.28 inside a loop, a scope throws the error of an earlier turn again.
+  supported: { using: true },
   format: "esm",
   outdir: library,
   outExtension: { ".js": ".mjs" },
+  // ES modules where a package has them: of a CommonJS one, a dynamic import would see nothing but `default`.
+  mainFields: ["module", "main"],
   banner: { js: BANNER },
   external: NATIVE,
   legalComments: "linked",

@@ -44,7 +44,7 @@ up='' ctrd=''
 # Ids of the processes that were started here: only they have the work directory in their command line.
 own_processes() {
   for _proc in /proc/[0-9]*; do
-    if tr '\0' ' ' <"$_proc/cmdline" 2>/dev/null | grep -qF "$work/"; then echo "${_proc#/proc/}"; fi
+    if grep -qF "$work/" "$_proc/cmdline" 2>/dev/null; then echo "${_proc#/proc/}"; fi
   done
 }
 
@@ -77,18 +77,19 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-wait_for() { # wait_for SECONDS WHAT COMMAND...
+wait_for() { # wait_for SECONDS WHAT COMMAND...: gives up early when a process started here has ended
   _left=$(($1 * 10))
   _what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
     _left=$((_left - 1))
     [ $_left -gt 0 ] || die "waited for $_what in vain"
+    for _pid in $up $ctrd; do kill -0 "$_pid" 2>/dev/null || die "waited for $_what, but it has ended"; done
     sleep 0.1
   done
 }
 
-node "$ROOT/deploy/quickstart/write-config.ts" "$work" "$CACHE/podvm"
+node "$ROOT/deploy/quickstart/write-config.ts" "$work" "$CACHE"
 say "starting kata-remote up (node daemon and adaptor, provider local)"
 kata-remote up --node-config "$work/node.toml" --adaptor-config "$work/adaptor.toml" >"$work/kata-remote.log" 2>&1 &
 up=$!

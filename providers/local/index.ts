@@ -8,5 +8,5 @@ export const localProvider: ProviderPlugin<typeof LocalConfig> = {
   name: "local",
   configSchema: LocalConfig,
   permissions: [],
-  create: (config: Static<typeof LocalConfig>, deps) => LocalProvider.open(config, deps),
+  create: async (config: Static<typeof LocalConfig>, deps) => new LocalProvider(config, deps),
 };

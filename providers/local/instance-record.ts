@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { readdir, rename, rm } from "node:fs/promises";
+import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault } from "../../src/base/fault.ts";
 import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../src/base/files.ts";
@@ -26,21 +26,15 @@ const FILE = "instance.json";
 /** Of directories that are being made; they get their real name when they are complete. */
 const UNFINISHED = ".new-";
 
+/** Leftovers of a process that died while it made a directory are removed after this, ms. */
+const UNFINISHED_AFTER_MS = 60_000;
+
 /** The directories of all instances, one each. */
 export class InstanceDirectory {
   readonly #stateDir: string;
 
-  private constructor(stateDir: string) {
+  constructor(stateDir: string) {
     this.#stateDir = stateDir;
-  }
-
-  /** Removes what an earlier process was making when it died: nothing ran in it yet. */
-  static async open(stateDir: string): Promise<InstanceDirectory> {
-    await mkdirPrivate(stateDir);
-    for (const name of await readdir(stateDir)) {
-      if (name.startsWith(UNFINISHED)) await rm(join(stateDir, name), { recursive: true, force: true });
-    }
-    return new InstanceDirectory(stateDir);
   }
 
   /** Directory that the VM's driver owns. */
@@ -50,6 +44,7 @@ export class InstanceDirectory {
 
   /** Makes an instance's directory, complete or not at all. One that is there already stays as it is. */
   async create(record: InstanceRecord): Promise<void> {
+    await this.#removeUnfinished();
     const unfinished = join(this.#stateDir, `${UNFINISHED}${record.id}-${randomBytes(4).toString("hex")}`);
     await mkdirPrivate(join(unfinished, "vm"));
     await writeFileAtomic(join(unfinished, FILE), JSON.stringify(record, undefined, 2));
@@ -83,12 +78,31 @@ export class InstanceDirectory {
 
   /** All that are complete. */
   async list(): Promise<InstanceRecord[]> {
-    const names = (await readdir(this.#stateDir)).filter((name) => name.startsWith("local-"));
+    const names = (await this.#names()).filter((name) => name.startsWith("local-"));
     const records = await Promise.all(names.map((name) => this.read(name as InstanceId)));
     return records.filter((record) => record !== undefined); // one may be deleted while we read
   }
 
   async remove(id: InstanceId): Promise<void> {
     await rm(join(this.#stateDir, id), { recursive: true, force: true });
+  }
+
+  /** Nothing ran in them yet. Not the young ones: another process may be making them. */
+  async #removeUnfinished(): Promise<void> {
+    for (const name of (await this.#names()).filter((n) => n.startsWith(UNFINISHED))) {
+      const path = join(this.#stateDir, name);
+      const age = await stat(path).then(
+        ({ mtimeMs }) => Date.now() - mtimeMs,
+        () => 0, // it has got its real name meanwhile
+      );
+      if (age > UNFINISHED_AFTER_MS) await rm(path, { recursive: true, force: true });
+    }
+  }
+
+  async #names(): Promise<string[]> {
+    return readdir(this.#stateDir).catch((e: NodeJS.ErrnoException) => {
+      if (e.code === "ENOENT") return []; // no VM was ever made
+      throw e;
+    });
   }
 }

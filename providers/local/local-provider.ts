@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { Call } from "../../src/base/call.ts";
+import { type Call, withDeadline } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import { mkdirPrivate } from "../../src/base/files.ts";
 import { type InstanceId, parseInstanceId } from "../../src/base/ids.ts";
@@ -9,7 +9,7 @@ import type { Finding, Instance, InstanceSpec, Provider, ProviderDeps } from "..
 import { loadBootImage, QemuVmm, readConsole } from "../../src/vmm/index.ts";
 import type { LocalConfig } from "./config.ts";
 import { InstanceDirectory, type InstanceRecord } from "./instance-record.ts";
-import { verifyHost } from "./verify-host.ts";
+import { checkDisk, verifyHost } from "./verify-host.ts";
 
 /** Port of the agent tunnel in the guest. Source: peer-pods wire contract §3.6. */
 const GUEST_PORT = 15150;
@@ -27,15 +27,11 @@ export class LocalProvider implements Provider {
   /** Creates and deletes of one instance, one after another. */
   readonly #locks = new Map<InstanceId, Mutex>();
 
-  private constructor(config: LocalConfig, deps: ProviderDeps, directory: InstanceDirectory) {
+  constructor(config: LocalConfig, deps: ProviderDeps) {
     this.#config = config;
     this.#deps = deps;
-    this.#directory = directory;
+    this.#directory = new InstanceDirectory(config.stateDir);
     this.#vmm = new QemuVmm({ log: deps.log, qemuPath: config.qemu, cacheDir: config.cacheDir });
-  }
-
-  static async open(config: LocalConfig, deps: ProviderDeps): Promise<LocalProvider> {
-    return new LocalProvider(config, deps, await InstanceDirectory.open(config.stateDir));
   }
 
   async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
@@ -50,6 +46,7 @@ export class LocalProvider implements Provider {
       const createdAt = this.#deps.now().toISOString();
       const record: InstanceRecord = known ?? { version: 1, id, name, tags, sandboxId, vcpus, memoryMiB, createdAt };
       try {
+        await checkDisk(this.#config.stateDir);
         await this.#directory.create(record);
         await mkdirPrivate(this.#directory.vmDir(id)); // a delete that was cut short may have taken it
         const started = await this.#startVm(record, spec, call);
@@ -134,7 +131,7 @@ export class LocalProvider implements Provider {
     if (handle !== undefined)
       return { ...common, state: "running", addresses: ["127.0.0.1"], tunnelPort: handle.hostPort };
     if (record.started === undefined) return { ...common, state: "pending" };
-    const { reason } = await this.#vmm.wait(record.started, call);
+    const { reason } = await this.#vmm.wait(record.started, withDeadline(1000, call));
     return { ...common, state: "failed", reason };
   }
 

@@ -1,4 +1,5 @@
 import { statfs } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import type { Call } from "../../src/base/call.ts";
 import { exec } from "../../src/base/exec.ts";
 import { Fault } from "../../src/base/fault.ts";
@@ -8,6 +9,7 @@ import type { LocalConfig } from "./config.ts";
 
 const GIB = 1024 ** 3;
 const LOW_DISK_GIB = 5;
+const MIN_DISK_GIB = 0.25;
 
 /** What provider local needs on this host. The only thing that runs is the KVM probe, once per boot. */
 export async function verifyHost(config: LocalConfig, vmm: QemuVmm, call: Call): Promise<readonly Finding[]> {
@@ -90,14 +92,36 @@ async function accelerationFinding(config: LocalConfig, image: BootImage, vmm: Q
 }
 
 async function diskFinding(config: LocalConfig): Promise<Finding> {
-  const { bavail, bsize } = await statfs(config.stateDir);
-  const freeGiB = (bavail * bsize) / GIB;
+  const freeGiB = (await freeBytes(config.stateDir)) / GIB;
   const detail = `${freeGiB.toFixed(1)} GiB free in ${config.stateDir}`;
   if (freeGiB >= LOW_DISK_GIB) return { subject: "disk space", state: "ok", detail };
   return {
     subject: "disk space",
     state: "warning",
     detail,
-    remedy: `free some, or set providers.local.stateDir to a larger disk`,
+    remedy: "free some, or set providers.local.stateDir to a larger disk",
   };
+}
+
+/**
+ * A VM that finds the disk full right after its start would fail in ways that name anything but the disk.
+ * @throws Fault resource_exhausted
+ */
+export async function checkDisk(stateDir: string): Promise<void> {
+  const free = await freeBytes(stateDir);
+  if (free >= MIN_DISK_GIB * GIB) return;
+  const message = `${stateDir} has ${(free / GIB).toFixed(2)} GiB free, a VM needs at least ${MIN_DISK_GIB}: free some, or set providers.local.stateDir`;
+  throw new Fault("resource_exhausted", message, { provider: "local" });
+}
+
+/** Of the file system that a directory is in, or will be. */
+async function freeBytes(dir: string): Promise<number> {
+  for (let path = resolve(dir); ; path = dirname(path)) {
+    try {
+      const { bavail, bsize } = await statfs(path);
+      return bavail * bsize;
+    } catch (e) {
+      if ((e as NodeJS.ErrnoException).code !== "ENOENT") throw e;
+    }
+  }
 }

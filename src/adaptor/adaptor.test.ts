@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
 import { AdaptorUnderTest, call } from "../../test/fakes/adaptor-under-test.ts";
 import { Fault } from "../base/fault.ts";
-import { newSandboxId, type InstanceId, type SandboxId } from "../base/ids.ts";
+import { type InstanceId, newSandboxId, type SandboxId } from "../base/ids.ts";
 import { StartVmEvent_Stage as Stage } from "../gen/kataremote/podvm/v1/podvm.ts";
 import { makeCsr, newKeyPair, spkiFingerprint } from "../identity/index.ts";
 
@@ -36,7 +36,10 @@ describe("adaptor", { timeout: 120_000 }, () => {
     it("tells accepted, instance and address, and the instance has name and tags", async () => {
       const id = await tested.createVm({ name: "Web_1" });
       const events = await tested.startVm(id);
-      assert.deepEqual(events.map((e) => e.stage), [Stage.ACCEPTED, Stage.INSTANCE, Stage.ADDRESS]);
+      assert.deepEqual(
+        events.map((e) => e.stage),
+        [Stage.ACCEPTED, Stage.INSTANCE, Stage.ADDRESS],
+      );
       const last = events.at(-1);
       assert.deepEqual([last?.addresses, last?.port], [["127.0.0.1"], 15150]);
       const instance = (await tested.provider.listInstances("test")).find((i) => i.id === last?.instanceId);
@@ -60,7 +63,8 @@ describe("adaptor", { timeout: 120_000 }, () => {
     it("goes on when its stream is cut", async () => {
       tested.provider.knobs.createLatencyMs = 100;
       const id = await tested.createVm();
-      for await (const event of tested.client.startVm({ sandboxId: id }, call())) if (event.stage === Stage.ACCEPTED) break;
+      for await (const event of tested.client.startVm({ sandboxId: id }, call()))
+        if (event.stage === Stage.ACCEPTED) break;
       tested.provider.knobs.createLatencyMs = 0;
       assert.equal((await tested.startVm(id)).at(-1)?.stage, Stage.ADDRESS);
     });
@@ -69,7 +73,10 @@ describe("adaptor", { timeout: 120_000 }, () => {
       tested.provider.knobs.pollsToAddress = 2;
       const events = await tested.startVm(await tested.createVm());
       tested.provider.knobs.pollsToAddress = 0;
-      assert.deepEqual(events.map((e) => e.stage), [Stage.ACCEPTED, Stage.INSTANCE, Stage.ADDRESS]);
+      assert.deepEqual(
+        events.map((e) => e.stage),
+        [Stage.ACCEPTED, Stage.INSTANCE, Stage.ADDRESS],
+      );
     });
 
     it("tries again after an error that may pass, and makes one instance though an answer was lost", async () => {
@@ -95,14 +102,21 @@ describe("adaptor", { timeout: 120_000 }, () => {
 
     it("names the field that the provider cannot serve", async () => {
       const events = await tested.startVm(await tested.createVm({ gpus: 2 }));
-      assert.deepEqual([events.at(-1)?.code, events.at(-1)?.message], ["invalid_argument", "provider zero has no GPUs"]);
+      assert.deepEqual(
+        [events.at(-1)?.code, events.at(-1)?.message],
+        ["invalid_argument", "provider zero has no GPUs"],
+      );
     });
 
     it("refuses an unknown sandbox and ids that are none", async () => {
       await assert.rejects(tested.startVm(newSandboxId()), { code: "not_found" });
       await assert.rejects(tested.startVm("../x" as SandboxId), { code: "invalid_argument", message: /"..\/x"/ });
-      await assert.rejects(tested.client.createVm({ sandboxId: newSandboxId(), nodeId: "a b" }, call()), { code: "invalid_argument" });
-      await assert.rejects(tested.client.createVm({ sandboxId: newSandboxId(), nodeId: "n", vcpus: -1 }, call()), { message: /vcpus is -1/ });
+      await assert.rejects(tested.client.createVm({ sandboxId: newSandboxId(), nodeId: "a b" }, call()), {
+        code: "invalid_argument",
+      });
+      await assert.rejects(tested.client.createVm({ sandboxId: newSandboxId(), nodeId: "n", vcpus: -1 }, call()), {
+        message: /vcpus is -1/,
+      });
     });
   });
 
@@ -138,7 +152,10 @@ describe("adaptor", { timeout: 120_000 }, () => {
         await new Promise((resolve) => setTimeout(resolve, latencyMs / 2));
         await tested.client.stopVm({ sandboxId: id }, call());
         const last = (await start).at(-1);
-        assert.ok(last?.stage === Stage.FAILED || (latencyMs < 50 && last?.stage === Stage.ADDRESS), `stage ${last?.stage}`);
+        assert.ok(
+          last?.stage === Stage.FAILED || (latencyMs < 50 && last?.stage === Stage.ADDRESS),
+          `stage ${last?.stage}`,
+        );
         await tested.until(async () => (await tested.phase(id)) === "gone", "gone");
       }
       tested.provider.knobs.createLatencyMs = 0;
@@ -188,20 +205,26 @@ describe("adaptor", { timeout: 120_000 }, () => {
     it("refuses a second claimant, also when both come at once", async () => {
       const { id } = await started();
       const requests = [csrPem, makeCsr(newKeyPair().keyPem, "guest"), makeCsr(newKeyPair().keyPem, "guest")];
-      const outcomes = await Promise.allSettled(requests.map((r) => tested.client.signGuest({ sandboxId: id, csrPem: r }, call())));
+      const outcomes = await Promise.allSettled(
+        requests.map((r) => tested.client.signGuest({ sandboxId: id, csrPem: r }, call())),
+      );
       assert.equal(outcomes.filter((o) => o.status === "fulfilled").length, 1);
-      for (const outcome of outcomes) if (outcome.status === "rejected") assert.equal((outcome.reason as Fault).code, "already_exists");
+      for (const outcome of outcomes)
+        if (outcome.status === "rejected") assert.equal((outcome.reason as Fault).code, "already_exists");
     });
 
     it("refuses sandboxes that have no VM", async () => {
       const id = await tested.createVm();
       await assert.rejects(tested.client.signGuest({ sandboxId: id, csrPem }, call()), { code: "failed_precondition" });
-      await assert.rejects(tested.client.signGuest({ sandboxId: (await started()).id, csrPem: "x" }, call()), { code: "invalid_argument" });
+      await assert.rejects(tested.client.signGuest({ sandboxId: (await started()).id, csrPem: "x" }, call()), {
+        code: "invalid_argument",
+      });
     });
   });
 
   describe("syncNode", () => {
-    const report = (nodeId: string, liveSandboxIds: string[], bootId = "boot-1") => tested.client.syncNode({ nodeId, bootId, liveSandboxIds }, call());
+    const report = (nodeId: string, liveSandboxIds: string[], bootId = "boot-1") =>
+      tested.client.syncNode({ nodeId, bootId, liveSandboxIds }, call());
     async function on(nodeId: string): Promise<{ id: SandboxId; instance: string }> {
       const id = await tested.createVm({ nodeId });
       return { id, instance: (await tested.startVm(id)).at(-1)?.instanceId ?? "" };
@@ -233,7 +256,12 @@ describe("adaptor", { timeout: 120_000 }, () => {
     const watch = tested.client.watchVm({ nodeId: tested.nodeId }, call())[Symbol.asyncIterator]();
     const next = watch.next();
     tested.provider.fail(instance, "host failure");
-    assert.deepEqual((await next).value, { sandboxId: id, instanceId: instance, reason: "the instance failed: host failure", _unknownFields: {} });
+    assert.deepEqual((await next).value, {
+      sandboxId: id,
+      instanceId: instance,
+      reason: "the instance failed: host failure",
+      _unknownFields: {},
+    });
     await watch.return?.();
     for await (const event of tested.client.watchVm({ nodeId: tested.nodeId }, call())) {
       assert.equal(event.sandboxId, id);
@@ -250,7 +278,10 @@ describe("adaptor", { timeout: 120_000 }, () => {
   });
 
   it("is not started twice on one directory", async () => {
-    await assert.rejects(AdaptorUnderTest.open({ dir: tested.dir }), { code: "failed_precondition", message: /another adaptor/ });
+    await assert.rejects(AdaptorUnderTest.open({ dir: tested.dir }), {
+      code: "failed_precondition",
+      message: /another adaptor/,
+    });
     assert.equal((await tested.client.version({}, call())).provider, "zero");
   });
 });
@@ -259,7 +290,10 @@ describe("adaptor with a limit of two sandboxes", () => {
   it("refuses the third with the numbers, until one is stopped", async () => {
     await using tested = await AdaptorUnderTest.open({ config: { limits: { sandboxes: 2 } } });
     const [first] = [await tested.createVm(), await tested.createVm()];
-    await assert.rejects(tested.createVm(), { code: "resource_exhausted", message: /all 2 sandboxes .*limits.sandboxes/ });
+    await assert.rejects(tested.createVm(), {
+      code: "resource_exhausted",
+      message: /all 2 sandboxes .*limits.sandboxes/,
+    });
     await tested.createVm({ id: first });
     await tested.client.stopVm({ sandboxId: first }, call());
     await tested.createVm();

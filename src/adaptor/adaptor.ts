@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { mkdirPrivate } from "../base/files.ts";
 import type { Logger } from "../base/log.ts";
@@ -100,7 +101,22 @@ async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDispos
     parts.use(await GrpcDoor.openNetwork(`${listen.host}:${listen.port}`, identity, doorDeps));
   }
   ready = true;
+  const closing = new AbortController();
+  parts.defer(() => closing.abort());
+  void reportFindings(deps, { signal: closing.signal });
   return rest.address;
+}
+
+/** Says early what would make the first pod fail. It also has slow probes done before a pod waits for them. */
+async function reportFindings({ provider, log }: AdaptorDeps, call: Call): Promise<void> {
+  try {
+    for (const { state, ...finding } of await provider.verify(call)) {
+      if (state === "error") log.error(finding, "the provider lacks something that pods need");
+      else log.debug(finding, "provider verified");
+    }
+  } catch (e) {
+    if (!call.signal.aborted) log.warn({ err: e }, "the provider cannot be verified");
+  }
 }
 
 function handleOperations(queue: OperationQueue, deps: PodVmDeps, limits: AdaptorConfig["limits"]): void {

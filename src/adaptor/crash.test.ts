@@ -24,7 +24,10 @@ async function crashingAdaptor(dir: string, instant: number): Promise<Crash> {
   const child = spawn(process.execPath, [PROGRAM, dir, String(instant)], { stdio: ["ignore", "pipe", "inherit"] });
   const exited = once(child, "exit");
   const lines = createInterface({ input: child.stdout });
-  await Promise.race([once(lines, "line"), exited.then(() => Promise.reject(new Error("it died before it was ready")))]);
+  await Promise.race([
+    once(lines, "line"),
+    exited.then(() => Promise.reject(new Error("it died before it was ready"))),
+  ]);
   const client = createClient(PodVmDefinition, { address: `unix://${join(dir, "adaptor.sock")}` });
   return { client, exited, child };
 }

@@ -35,19 +35,34 @@ describe("REST", { timeout: 60_000 }, () => {
     await using tested = await AdaptorUnderTest.open();
     const id = await tested.createVm();
     const last = (await tested.startVm(id)).at(-1);
-    assert.deepEqual([(await fetch(`${tested.rest}/healthz`)).status, (await fetch(`${tested.rest}/readyz`)).status], [200, 200]);
+    assert.deepEqual(
+      [(await fetch(`${tested.rest}/healthz`)).status, (await fetch(`${tested.rest}/readyz`)).status],
+      [200, 200],
+    );
     const { sandboxes } = await tested.json<{ sandboxes: { id: string; phase: string }[] }>("/v1/sandboxes");
-    assert.deepEqual(sandboxes.map((s) => [s.id, s.phase]), [[id, "booting"]]);
+    assert.deepEqual(
+      sandboxes.map((s) => [s.id, s.phase]),
+      [[id, "booting"]],
+    );
     const { instances } = await tested.json<{ instances: { id: string; state: string }[] }>("/v1/instances");
-    assert.deepEqual(instances.map((i) => [i.id, i.state]), [[last?.instanceId, "running"]]);
+    assert.deepEqual(
+      instances.map((i) => [i.id, i.state]),
+      [[last?.instanceId, "running"]],
+    );
     const { operations } = await tested.json<{ operations: { id: string }[] }>("/v1/operations");
-    assert.deepEqual(operations.map((o) => o.id), [last?.operationId]);
+    assert.deepEqual(
+      operations.map((o) => o.id),
+      [last?.operationId],
+    );
     tested.provider.knobs.console = "hello from the console";
     const console = await fetch(`${tested.rest}/v1/instances/${last?.instanceId}/console?maxBytes=7`);
     assert.equal(await console.text(), "console");
     await tested.until(async () => {
       const metrics = await (await fetch(`${tested.rest}/metrics`)).text();
-      return metrics.includes('kata_remote_sandboxes{phase="booting"} 1') && metrics.includes('kata_remote_operation_seconds_count{kind="start-vm",outcome="done"} 1');
+      return (
+        metrics.includes('kata_remote_sandboxes{phase="booting"} 1') &&
+        metrics.includes('kata_remote_operation_seconds_count{kind="start-vm",outcome="done"} 1')
+      );
     }, "metrics count it");
   });
 
@@ -76,11 +91,26 @@ describe("REST", { timeout: 60_000 }, () => {
     const refused = await fetch(`${open.rest}/v1/instances/zero-1`, { method: "DELETE" });
     assert.equal(refused.status, 403);
 
-    await using tested = await AdaptorUnderTest.open({ config: { ...options.config, rest: { socketPath: join(open.dir, "rest.sock") } } });
+    await using tested = await AdaptorUnderTest.open({
+      config: { ...options.config, rest: { socketPath: join(open.dir, "rest.sock") } },
+    });
     const socketPath = tested.config.rest.socketPath ?? "";
     assert.equal((await stat(socketPath)).mode & 0o777, 0o600);
-    const tags = { cluster: "test", owner: "kata-remote", createOperation: newOperationId(), created: new Date(0).toISOString() } as const;
-    const spec = { name: "podvm-old", tags, sandboxId: newSandboxId(), vcpus: 1, memoryMiB: 128, gpus: 0, userData: Buffer.from("") };
+    const tags = {
+      cluster: "test",
+      owner: "kata-remote",
+      createOperation: newOperationId(),
+      created: new Date(0).toISOString(),
+    } as const;
+    const spec = {
+      name: "podvm-old",
+      tags,
+      sandboxId: newSandboxId(),
+      vcpus: 1,
+      memoryMiB: 128,
+      gpus: 0,
+      userData: Buffer.from(""),
+    };
     const orphan = await tested.provider.createInstance(spec, call());
     const id = await tested.createVm();
     const owned = (await tested.startVm(id)).at(-1)?.instanceId;

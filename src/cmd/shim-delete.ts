@@ -15,7 +15,11 @@ export async function runShimDelete(flags: readonly string[]): Promise<number> {
   try {
     const wanted = parseDeleteFlags(flags);
     const runDir = process.env.KATA_REMOTE_RUN_DIR || "/run/kata-remote";
-    const result = await cleanUp({ runDir, log, openHypervisors: () => hypervisors(runDir, log) }, wanted, background());
+    const result = await cleanUp(
+      { runDir, log, openHypervisors: () => hypervisors(runDir, log) },
+      wanted,
+      background(),
+    );
     const ms = result.exitedAt.getTime();
     const exitedAt = { seconds: BigInt(Math.floor(ms / 1_000)), nanos: (ms % 1_000) * 1_000_000 };
     const { pid, exitStatus } = result;

@@ -8,7 +8,7 @@ import { Fault } from "../base/fault.ts";
 import { readIfThere, writeFileAtomic } from "../base/files.ts";
 import { VERSION } from "../base/version.ts";
 import { INITRD_MODULES, initScript, KERNEL_PARAMS, LEASE_SCRIPT, NETWORK_SCRIPT } from "./boot-scripts.ts";
-import { type CpioEntry, cpioArchive, directory, file } from "./cpio.ts";
+import { characterDevice, type CpioEntry, cpioArchive, directory, file } from "./cpio.ts";
 import { makeDisk } from "./disk.ts";
 import { type DebianPackage, fetchPackages, resolvePackages } from "./packages.ts";
 import { kernelVersion, makeRootTree, modulesInOrder } from "./root-tree.ts";
@@ -116,6 +116,7 @@ async function makeInitrd(tree: string, version: string): Promise<Uint8Array> {
   const folders = ["bin", "dev", "modules", "proc", "root", "sys"].map(directory);
   const entries: CpioEntry[] = [
     ...folders,
+    characterDevice("dev/null", 1, 3), // for the shell, once the real /dev has moved to the new root
     file("bin/busybox", await readFile(join(tree, "bin/busybox")), 0o755),
     file("init", initScript(modules.map((m) => basename(m))), 0o755),
   ];

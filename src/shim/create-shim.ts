@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { VERSION } from "../base/version.ts";
 import type { ShimDeps, ShimService } from "./shim-service.ts";
-import { dispatch, EventPublisher, errorReply, Pods, TaskService } from "./task/index.ts";
+import { dispatch, EventPublisher, errorReply, Pods, parseDoorName, TaskMarks, TaskService } from "./task/index.ts";
 
 /** Name of the namespace in a call's metadata. Source: containerd pkg/namespaces/ttrpc.go. */
 const NAMESPACE_KEY = "containerd-namespace-ttrpc";
@@ -10,10 +10,12 @@ const FLUSH_MS = 3_000;
 export function createShim(deps: ShimDeps): ShimService {
   const pods = new Pods(deps);
   const publisher = new EventPublisher({ log: deps.log, now: deps.now ?? ((): Date => new Date()) });
+  const marks = new TaskMarks(deps.runDir);
   const tasks = new TaskService({
     config: deps.config,
     log: deps.log,
     pods,
+    marks,
     publisher,
     pid: process.pid,
     version: VERSION,
@@ -22,14 +24,18 @@ export function createShim(deps: ShimDeps): ShimService {
   return {
     async answer(request, call) {
       try {
-        const address = deps.doorAddress(request.door);
-        const namespace = request.metadata.find(([key]) => key === NAMESPACE_KEY)?.[1] ?? "default";
+        const door = parseDoorName(deps.doorAddress(request.door));
+        const said = request.metadata.find(([key]) => key === NAMESPACE_KEY)?.[1];
+        const { address, namespace = said ?? "default" } = door;
         return { ok: true, payload: await dispatch(tasks, request, { address, namespace, call }) };
       } catch (error) {
         return errorReply(error);
       }
     },
-    recover: (call) => pods.recover(call),
+    async recover(call) {
+      await marks.clear();
+      await pods.recover(call);
+    },
     cleanup: (address, namespace, id, call) => tasks.cleanup(address, namespace, id, call),
     status: () => pods.all.map((sandbox) => sandbox.status()),
     sandboxCount: () => pods.count,

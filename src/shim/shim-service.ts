@@ -14,7 +14,7 @@ export interface ShimDeps {
   readonly log: Logger;
   /** State is kept below it, in `tasks/`; root file systems are mounted below it, in `mnt/`. */
   readonly runDir: string;
-  /** The containerd address (its -address flag) that a door serves. @throws Fault not_found */
+  /** What a door was opened for: `<namespace>@<containerd address>`, or an address alone. @throws Fault not_found */
   readonly doorAddress: (door: string) => string;
   readonly now?: () => Date;
 }

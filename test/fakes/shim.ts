@@ -32,6 +32,8 @@ export class EventSink {
   readonly events: SeenEvent[] = [];
   /** Runs before an event is taken. */
   beforeEach: () => Promise<void> = async () => {};
+  /** That were made so far. */
+  connections = 0;
   #server: Server | undefined;
   #ttrpc: TtrpcServer | undefined;
   readonly #sockets = new Set<Socket>();
@@ -58,6 +60,7 @@ export class EventSink {
     });
     this.#ttrpc = ttrpc;
     this.#server = createServer((socket) => {
+      this.connections++;
       this.#sockets.add(socket);
       socket.once("close", () => this.#sockets.delete(socket));
       ttrpc.accept(socket);

@@ -30,7 +30,12 @@ describe("embedded queue", { timeout: 60_000 }, () => {
   });
 
   function newQueue(): EmbeddedQueue {
-    return new EmbeddedQueue({ store: store.operations, log: silentLogger(), now: () => new Date(), abandonAfterMs: 50 });
+    return new EmbeddedQueue({
+      store: store.operations,
+      log: silentLogger(),
+      now: () => new Date(),
+      abandonAfterMs: 50,
+    });
   }
   function handle(kind: OperationKind, handler: OperationHandler, limits: Partial<HandlerLimits> = {}): void {
     queue.handle(kind, handler, { concurrency: 10, attempts: 3, priority: 1, timeoutMs: 10_000, ...limits });
@@ -72,7 +77,10 @@ describe("embedded queue", { timeout: 60_000 }, () => {
     const [passing, lasting] = await Promise.all([wait("passing"), wait("lasting")]);
     assert.deepEqual([passing.state, passing.fault?.message], ["failed", "no 3"]);
     assert.deepEqual([lasting.state, lasting.attempt, lasting.fault?.code], ["failed", 1, "invalid_argument"]);
-    assert.deepEqual(attempts.filter((a) => a.startsWith("passing")), ["passing1", "passing2", "passing3 last"]);
+    assert.deepEqual(
+      attempts.filter((a) => a.startsWith("passing")),
+      ["passing1", "passing2", "passing3 last"],
+    );
   });
 
   it("never runs two operations of one subject side by side, and the urgent one next", async () => {
@@ -86,7 +94,9 @@ describe("embedded queue", { timeout: 60_000 }, () => {
     await first.begun.promise;
     const collect = await queue.submit({ kind: "collect-instance", subject: "s", input: {} });
     const stop = await queue.submit({ kind: "stop-vm", subject: "s", input: { reason: "" } });
-    await queue.submit({ kind: "stop-vm", subject: "other", input: { reason: "" } }).then((o) => queue.wait(o.id, withDeadline(10_000)));
+    await queue
+      .submit({ kind: "stop-vm", subject: "other", input: { reason: "" } })
+      .then((o) => queue.wait(o.id, withDeadline(10_000)));
     assert.deepEqual(order.splice(0), ["stop"], "another subject is not held up");
     first.go.resolve();
     await queue.wait(collect.id, withDeadline(10_000));
@@ -134,7 +144,10 @@ describe("embedded queue", { timeout: 60_000 }, () => {
     const { id } = await submit("s");
     await running.begun.promise;
     await queue[Symbol.asyncDispose]();
-    assert.deepEqual([(await store.operations.get(id))?.state, (await store.operations.get(id))?.attempt], ["queued", 0]);
+    assert.deepEqual(
+      [(await store.operations.get(id))?.state, (await store.operations.get(id))?.attempt],
+      ["queued", 0],
+    );
     queue = newQueue();
     handle("start-vm", async () => undefined);
     await queue.start();
@@ -144,11 +157,15 @@ describe("embedded queue", { timeout: 60_000 }, () => {
   it("gives up on a handler that does not stop in time, and its fence keeps it from acting", async () => {
     const attempts: Attempt[] = [];
     const never = new Promise<void>(() => undefined);
-    handle("start-vm", async (_, attempt) => {
-      attempts.push(attempt);
-      await attempt.fence();
-      if (attempts.length === 1) await never;
-    }, { timeoutMs: 20 });
+    handle(
+      "start-vm",
+      async (_, attempt) => {
+        attempts.push(attempt);
+        await attempt.fence();
+        if (attempts.length === 1) await never;
+      },
+      { timeoutMs: 20 },
+    );
     await queue.start();
     const over = await wait("s");
     assert.deepEqual([over.state, over.attempt], ["done", 2]);
@@ -171,7 +188,8 @@ describe("embedded queue", { timeout: 60_000 }, () => {
         const value: unknown = Reflect.get(target, key);
         if (typeof value !== "function") return value;
         const method = value.bind(target) as (...args: unknown[]) => unknown;
-        return (...args: unknown[]) => (key === "settle" && broken-- > 0 ? Promise.reject(new Fault("unavailable", "disk full")) : method(...args));
+        return (...args: unknown[]) =>
+          key === "settle" && broken-- > 0 ? Promise.reject(new Fault("unavailable", "disk full")) : method(...args);
       },
     });
     await queue[Symbol.asyncDispose]();
@@ -186,7 +204,18 @@ describe("settlement", () => {
   it("backs off longer with every attempt, up to a minute, and never gives up what must be done", async () => {
     const now = new Date(1_000_000);
     const delays = [1, 2, 5, 50].map((attempt) => {
-      const operation = { id: newOperationId(), kind: "stop-vm", subject: "s", input: {}, state: "running", priority: 0, attempt, wakeAt: 0, lease: 1, submittedAt: "" } as const;
+      const operation = {
+        id: newOperationId(),
+        kind: "stop-vm",
+        subject: "s",
+        input: {},
+        state: "running",
+        priority: 0,
+        attempt,
+        wakeAt: 0,
+        lease: 1,
+        submittedAt: "",
+      } as const;
       const fault = new Fault("permission_denied", "no");
       const settlement = settlementOf({ operation, fault, cause: "failed", attempts: Number.POSITIVE_INFINITY, now });
       assert.equal(settlement.state, "queued");

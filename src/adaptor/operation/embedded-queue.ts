@@ -173,7 +173,7 @@ export class EmbeddedQueue implements OperationQueue {
     });
     const running = { operation, cancel, over };
     this.#running.set(operation.id, running);
-    over.finally(() => {
+    void over.finally(() => {
       if (this.#running.get(operation.id) === running) this.#running.delete(operation.id);
       this.#look();
     });

@@ -21,7 +21,11 @@ export function settlementOf(ending: Ending): Settlement {
   if (cause === "closing") return { state: "queued", wakeAt: now.getTime(), uncounted: true };
   if (cause === "cancelled") return { state: "cancelled", fault };
   if (!mayRetry(ending)) return { state: "failed", fault };
-  return { state: "queued", wakeAt: now.getTime() + Math.round(backoffMs(operation.attempt - 1, BASE_MS, MAX_MS)), fault };
+  return {
+    state: "queued",
+    wakeAt: now.getTime() + Math.round(backoffMs(operation.attempt - 1, BASE_MS, MAX_MS)),
+    fault,
+  };
 }
 
 /** What must never be given up is tried again whatever the error says: its cause may be repaired any time. */

@@ -2,10 +2,9 @@ import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/ids.ts";
 import { sleep } from "../../base/retry.ts";
+import { CONSOLE_KEY_PREFIX } from "../../guestwire/index.ts";
 import type { Provider } from "../../provider/index.ts";
 
-/** What our guest prints on its serial console once it has made its key. */
-const LINE = /kata-remote: guest key sha256:([0-9a-f]{64})/;
 const CONSOLE_BYTES = 1024 * 1024;
 const POLL_MS = 100;
 
@@ -29,7 +28,7 @@ export async function verifyGuestKey(
   for (;;) {
     const text = await provider.consoleOutput(instanceId, CONSOLE_BYTES, call);
     if (text === undefined) return "address";
-    const shown = LINE.exec(text)?.[1];
+    const shown = shownKey(text);
     if (shown === fingerprint) return "console";
     if (shown !== undefined) {
       const message = `the console of ${instanceId} shows the guest key ${shown}, but ${fingerprint} asks to be signed`;
@@ -42,4 +41,9 @@ export async function verifyGuestKey(
       return "address";
     }
   }
+}
+
+function shownKey(consoleText: string): string | undefined {
+  const at = consoleText.indexOf(CONSOLE_KEY_PREFIX);
+  return at < 0 ? undefined : /^[0-9a-f]{64}/.exec(consoleText.slice(at + CONSOLE_KEY_PREFIX.length))?.[0];
 }

@@ -2,6 +2,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId, SandboxId } from "../../base/ids.ts";
 import { backoffMs, ended, sleep } from "../../base/retry.ts";
+import { GUEST_PORT } from "../../guestwire/index.ts";
 import type { Instance } from "../../provider/index.ts";
 import type { Attempt, OperationHandler } from "../operation/index.ts";
 import type { AcceptedInstance, CreateIntent, SandboxChange, SandboxRecord } from "../store/index.ts";
@@ -9,8 +10,6 @@ import { amend } from "./amend.ts";
 import type { PodVmDeps } from "./deps.ts";
 import { instanceSpec } from "./instance-spec.ts";
 
-/** Port of the agent tunnel. Source: peer-pods wire contract §3.6. */
-const TUNNEL_PORT = 15150;
 const POLL_BASE_MS = 100;
 const POLL_MAX_MS = 2000;
 
@@ -109,7 +108,7 @@ function noteInstance(deps: PodVmDeps, id: SandboxId, instance: Instance): Promi
   const accepted: AcceptedInstance = {
     id: instance.id,
     addresses: instance.addresses,
-    port: instance.tunnelPort ?? TUNNEL_PORT,
+    port: instance.tunnelPort ?? GUEST_PORT,
   };
   return amend(deps.store.sandboxes, id, ({ phase }): SandboxChange => {
     const advance = phase === "creating" && accepted.addresses.length > 0;

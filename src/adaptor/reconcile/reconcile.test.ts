@@ -19,7 +19,15 @@ describe("reconcile loops", () => {
   let queue: EmbeddedQueue;
   let provider: ZeroProvider;
   let now: Date;
-  const common = () => ({ store, queue, provider, cluster: "test", log: silentLogger(), now: () => now, intervalMs: 1000 });
+  const common = () => ({
+    store,
+    queue,
+    provider,
+    cluster: "test",
+    log: silentLogger(),
+    now: () => now,
+    intervalMs: 1000,
+  });
 
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "reconcile-"));
@@ -39,19 +47,35 @@ describe("reconcile loops", () => {
   async function newInstance(createdMsAgo = 0, createOperation = newOperationId()): Promise<InstanceId> {
     const created = new Date(now.getTime() - createdMsAgo).toISOString();
     const tags = { cluster: "test", owner: "kata-remote", createOperation, created } as const;
-    const spec = { name: "podvm-a-1", tags, sandboxId: newSandboxId(), vcpus: 1, memoryMiB: 128, gpus: 0, userData: Buffer.from("") };
+    const spec = {
+      name: "podvm-a-1",
+      tags,
+      sandboxId: newSandboxId(),
+      vcpus: 1,
+      memoryMiB: 128,
+      gpus: 0,
+      userData: Buffer.from(""),
+    };
     return (await provider.createInstance(spec, background())).id;
   }
 
   async function newRecord(change: Partial<SandboxRecord>): Promise<SandboxRecord> {
     return store.sandboxes.insert({
       ...{ id: newSandboxId(), phase: "prepared", nodeId: "node-1", createdAt: now.toISOString() },
-      ...{ pod: { namespace: "", name: "a", uid: "" }, containerd: { namespace: "", id: "" }, request: { vcpus: 0, memoryMiB: 0, gpus: 0 } },
+      ...{
+        pod: { namespace: "", name: "a", uid: "" },
+        containerd: { namespace: "", id: "" },
+        request: { vcpus: 0, memoryMiB: 0, gpus: 0 },
+      },
       ...change,
     });
   }
   const submitted = async (): Promise<string[]> => (await store.operations.list()).map((o) => `${o.kind} ${o.subject}`);
-  const intent = (createOperation = newOperationId()) => ({ createOperation, name: "podvm-a-1", created: now.toISOString() });
+  const intent = (createOperation = newOperationId()) => ({
+    createOperation,
+    name: "podvm-a-1",
+    created: now.toISOString(),
+  });
 
   describe("orphan instances", () => {
     const loop = () => new OrphanInstances({ ...common(), graceMs: 60_000 });

@@ -56,8 +56,14 @@ describe("SQLite store", () => {
         store.sandboxes.update(record, { phase: "stopping" }),
         store.sandboxes.remove(record),
       ]);
-      assert.deepEqual(outcomes.map((o) => o.status), ["fulfilled", "rejected", "rejected"]);
-      assert.deepEqual(outcomes.slice(1).map((o) => o.status === "rejected" && (o.reason as { code: string }).code), ["aborted", "aborted"]);
+      assert.deepEqual(
+        outcomes.map((o) => o.status),
+        ["fulfilled", "rejected", "rejected"],
+      );
+      assert.deepEqual(
+        outcomes.slice(1).map((o) => o.status === "rejected" && (o.reason as { code: string }).code),
+        ["aborted", "aborted"],
+      );
       assert.equal((await store.sandboxes.get(record.id))?.phase, "creating");
       await assert.rejects(store.sandboxes.insert(record), { code: "already_exists" });
     });
@@ -71,14 +77,19 @@ describe("SQLite store", () => {
       unwatch();
       await store.sandboxes.insert(newRecord("node-1"));
       assert.deepEqual(seen, ["node-1 prepared", "node-2 prepared", "node-1 ready"]);
-      assert.deepEqual((await store.sandboxes.list({ nodeId: "node-1", phases: ["ready", "lost"] })).map((r) => r.id), [one.id]);
+      assert.deepEqual(
+        (await store.sandboxes.list({ nodeId: "node-1", phases: ["ready", "lost"] })).map((r) => r.id),
+        [one.id],
+      );
       assert.equal(await store.sandboxes.count(["prepared"]), 2);
     });
   });
 
   describe("operations", () => {
-    const submit = (kind: string, subject: string, priority = 1) => store.operations.submit({ id: newOperationId(), kind, subject, priority, input: { reason: "r" } });
-    const claim = (kinds: Record<string, number>, busy: string[] = []) => store.operations.claim({ room: new Map(Object.entries(kinds)), busy: new Set(busy) });
+    const submit = (kind: string, subject: string, priority = 1) =>
+      store.operations.submit({ id: newOperationId(), kind, subject, priority, input: { reason: "r" } });
+    const claim = (kinds: Record<string, number>, busy: string[] = []) =>
+      store.operations.claim({ room: new Map(Object.entries(kinds)), busy: new Set(busy) });
 
     it("are one per kind and subject while they are active", async () => {
       const [one, two] = await Promise.all([submit("a", "s"), submit("a", "s")]);
@@ -95,11 +106,17 @@ describe("SQLite store", () => {
       await submit("high", "1", 0);
       for (const subject of ["2", "3", "4"]) await submit("low", subject, 10);
       const claimed = await claim({ high: 5, low: 2 }, ["2"]);
-      assert.deepEqual(claimed.map((o) => `${o.kind}/${o.subject}`), ["high/1", "low/3", "low/4"]);
+      assert.deepEqual(
+        claimed.map((o) => `${o.kind}/${o.subject}`),
+        ["high/1", "low/3", "low/4"],
+      );
       assert.equal(new Set(claimed.map((o) => o.lease)).size, 3);
       const [high] = claimed;
       const wakeAt = Date.now() + 60_000;
-      const again = await store.operations.settle(high?.id ?? newOperationId(), high?.lease ?? 0, { state: "queued", wakeAt });
+      const again = await store.operations.settle(high?.id ?? newOperationId(), high?.lease ?? 0, {
+        state: "queued",
+        wakeAt,
+      });
       assert.equal(again.attempt, 1);
       assert.deepEqual(await claim({ high: 5 }), []);
       assert.equal(await store.operations.nextWake(["high"]), wakeAt);
@@ -129,7 +146,10 @@ describe("SQLite store", () => {
       assert.equal(await store.operations.cancelQueued(queued.id, "not wanted"), true);
       assert.equal((await store.operations.get(queued.id))?.fault?.message, "not wanted");
       assert.equal(await store.operations.prune(new Date(Date.now() + 1000)), 1);
-      assert.deepEqual((await store.operations.list()).map((o) => o.id), [second.id]);
+      assert.deepEqual(
+        (await store.operations.list()).map((o) => o.id),
+        [second.id],
+      );
     });
   });
 
@@ -155,7 +175,9 @@ describe("SQLite store", () => {
     await assert.rejects(SqliteStore.open(path), { code: "failed_precondition", message: /newer adaptor \(schema 99/ });
     await rm(path);
     store = await SqliteStore.open(path);
-    await assert.rejects(SqliteStore.open(join(dir, "store.sqlite", "x")), (e: Error) => /ENOTDIR|EEXIST/.test(e.message));
+    await assert.rejects(SqliteStore.open(join(dir, "store.sqlite", "x")), (e: Error) =>
+      /ENOTDIR|EEXIST/.test(e.message),
+    );
   });
 
   it("remembers the boot of each node", async () => {

@@ -72,6 +72,15 @@ describe("what a pod VM cannot do is refused by name", () => {
         /^\/b\/config\.json: linux\.namespaces = \["ipc","uts","mount","network"\]: no "pid" entry \(hostPID: true\).*; hooks\.poststop = \[\{"path":"\/x"\}\]: hooks of the node/,
     });
   });
+
+  it("but not with hundreds of lines when a privileged container has all devices", () => {
+    const all = Array.from({ length: 100 }, (_, i) => ({ path: `/dev/tty${i}`, type: "c" }));
+    const spec = parseOci(OciSpec, JSON.stringify(linux({ devices: all })), "config.json");
+    assert.throws(
+      () => refuseUnsupported(spec, "config.json"),
+      (e: Error) => e.message.length < 1_500 && /; and 96 more, to linux\.devices\[99\]\.path$/.test(e.message),
+    );
+  });
 });
 
 describe("what works inside the guest passes", () => {

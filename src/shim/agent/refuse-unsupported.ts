@@ -47,14 +47,18 @@ export function refuseUnsupported(spec: OciSpec, origin: string): void {
   if (found.length > 0) throw refusalFault(found, origin);
 }
 
-/** One error for several refusals: `config.json: linux.devices[0] = "…": why and what to do`. */
+/** More are counted only: a privileged container names every device of the node. */
+const MAX_NAMED = 4;
+
+/** One error for several refusals: `config.json: linux.devices[0].path = "…": why and what to do`. */
 export function refusalFault(
   found: readonly Refusal[],
   origin: string,
   code: FaultCode = "failed_precondition",
 ): Fault {
-  const list = found.map((r) => `${r.field} = ${show(r.value)}: ${r.remedy}`).join("; ");
-  return new Fault(code, `${origin}: ${list}`, { field: found[0]?.field });
+  const list = found.slice(0, MAX_NAMED).map((r) => `${r.field} = ${show(r.value)}: ${r.remedy}`);
+  if (found.length > MAX_NAMED) list.push(`and ${found.length - MAX_NAMED} more, to ${found.at(-1)?.field}`);
+  return new Fault(code, `${origin}: ${list.join("; ")}`, { field: found[0]?.field });
 }
 
 function show(value: unknown): string {

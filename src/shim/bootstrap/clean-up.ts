@@ -1,13 +1,12 @@
-import { connect } from "node:net";
 import { join } from "node:path";
 import { type Call, withDeadline } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
 import { ControlDefinition } from "../../gen/kataremote/node/v1/control.ts";
 import { createClient, TtrpcClient } from "../../ttrpc/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import { SandboxStateStore, stopVm } from "../sandbox/index.ts";
 import type { CleanupResult } from "../shim-service.ts";
+import { dialUnix, TaskMarks } from "../task/index.ts";
 import type { DeleteFlags } from "./delete-flags.ts";
 
 export interface CleanUpDeps {
@@ -46,6 +45,7 @@ export async function cleanUp(deps: CleanUpDeps, flags: DeleteFlags, call: Call)
       await Promise.all([...hypervisors.values()].map((h) => h.close()));
     }
   }
+  await new TaskMarks(deps.runDir).remove(flags);
   return { pid: 0, exitStatus: KILLED, exitedAt: new Date() };
 }
 
@@ -53,7 +53,7 @@ export async function cleanUp(deps: CleanUpDeps, flags: DeleteFlags, call: Call)
 async function askDaemon(deps: CleanUpDeps, flags: DeleteFlags, call: Call): Promise<CleanupResult | undefined> {
   let client: TtrpcClient | undefined;
   try {
-    client = await dial(join(deps.runDir, "control.sock"), call);
+    client = new TtrpcClient(await dialUnix(join(deps.runDir, "control.sock"), call));
     const control = createClient(ControlDefinition, client);
     const request = { containerdAddress: flags.address, namespace: flags.namespace, id: flags.id };
     const { pid, exitStatus, exitedAtUnixNano } = await control.cleanup(request, {
@@ -62,20 +62,9 @@ async function askDaemon(deps: CleanUpDeps, flags: DeleteFlags, call: Call): Pro
     });
     return { pid, exitStatus, exitedAt: new Date(Number(exitedAtUnixNano / 1_000_000n)) };
   } catch (err) {
-    deps.log.warn({ err }, "the node daemon does not answer, cleaning up without it");
+    deps.log.info({ err }, "the node daemon does not answer, cleaning up without it");
     return undefined;
   } finally {
     client?.close();
   }
-}
-
-function dial(path: string, call: Call): Promise<TtrpcClient> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path, signal: call.signal });
-    socket.once("error", (cause) => reject(new Fault("unavailable", `nobody listens at ${path}`, {}, { cause })));
-    socket.once("connect", () => {
-      socket.removeAllListeners("error");
-      resolve(new TtrpcClient(socket));
-    });
-  });
 }

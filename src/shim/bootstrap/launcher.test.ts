@@ -7,7 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, describe, it } from "node:test";
 import { VERSION } from "../../base/version.ts";
+import { DeleteResponse } from "../../gen/containerd/task/v2/shim.ts";
 import { RuntimeInfo } from "../../gen/containerd/types/introspection.ts";
+import { taskKey } from "../sandbox/index.ts";
 
 const LAUNCHER = join(import.meta.dirname, "../../../deploy/bin/containerd-shim-kata-remote-v2");
 const ADDRESS = "/run/containerd/containerd.sock";
@@ -76,8 +78,8 @@ function launch(
 const start = (address = ADDRESS, id = "c1"): Promise<Result> =>
   launch(["-namespace", "default", "-address", address, "-publish-binary", "/usr/bin/containerd", "-id", id, "start"]);
 
-const doorOf = (address: string): string =>
-  join(runDir, "s", `${createHash("sha256").update(address).digest("hex").slice(0, 32)}.sock`);
+const doorOf = (address: string, namespace = "default"): string =>
+  join(runDir, "s", `${createHash("sha256").update(`${namespace}@${address}`).digest("hex").slice(0, 32)}.sock`);
 
 async function calls(): Promise<{ command: string; args: string[]; pid: number; cwd: string }[]> {
   const text = await readFile(join(runDir, "calls"), "utf8").catch(() => "");
@@ -124,7 +126,10 @@ describe("start without a daemon", asRoot, () => {
     assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
     assert.equal(await connects(doorOf(ADDRESS)), true);
     const [daemon, ...more] = await calls();
-    assert.deepEqual([daemon?.command, daemon?.args, daemon?.cwd, more], ["node", ["--door", ADDRESS], "/", []]);
+    assert.deepEqual(
+      [daemon?.command, daemon?.args, daemon?.cwd, more],
+      ["node", ["--door", `default@${ADDRESS}`], "/", []],
+    );
   });
 
   it("gives the daemon its own session and mount namespace, and the lock", async () => {
@@ -163,6 +168,7 @@ describe("start without a daemon", asRoot, () => {
     const [first] = await calls();
     assert.ok(first);
     process.kill(first.pid, "SIGKILL");
+    while (await connects(doorOf(ADDRESS))) await new Promise((resolve) => setImmediate(resolve)); // it takes a moment
     const result = await start();
     assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
     assert.equal(await connects(doorOf(ADDRESS)), true);
@@ -170,8 +176,10 @@ describe("start without a daemon", asRoot, () => {
   });
 
   it("hands the configuration file on", async () => {
-    await launch(["-address", ADDRESS, "-id", "c1", "start"], { KATA_REMOTE_NODE_CONFIG: "/some/where.toml" });
-    assert.deepEqual((await calls())[0]?.args, ["--config", "/some/where.toml", "--door", ADDRESS]);
+    await launch(["-namespace", "default", "-address", ADDRESS, "-id", "c1", "start"], {
+      KATA_REMOTE_NODE_CONFIG: "/some/where.toml",
+    });
+    assert.deepEqual((await calls())[0]?.args, ["--config", "/some/where.toml", "--door", `default@${ADDRESS}`]);
   });
 });
 
@@ -211,10 +219,25 @@ describe("start with a living daemon", asRoot, () => {
   });
 
   for (const args of [
-    ["-namespace", "x", "-address", ADDRESS, "-id", "c1", "-debug", "start"],
-    ["--namespace=x", `--address=${ADDRESS}`, "--id=c1", "--debug=true", "start"],
-    [`-address=${ADDRESS}`, "-publish-binary=", "-debug=0", "-id", "c1", "--", "start"],
-    ["-socket", "", "-debug-socket", "y", "-bundle", "/b", "-address", ADDRESS, "-id", "c1", "start", "more"],
+    ["-namespace", "default", "-address", ADDRESS, "-id", "c1", "-debug", "start"],
+    ["--namespace=default", `--address=${ADDRESS}`, "--id=c1", "--debug=true", "start"],
+    ["-namespace", "default", `-address=${ADDRESS}`, "-publish-binary=", "-debug=0", "-id", "c1", "--", "start"],
+    [
+      "-socket",
+      "",
+      "-debug-socket",
+      "y",
+      "-bundle",
+      "/b",
+      "-namespace",
+      "default",
+      "-address",
+      ADDRESS,
+      "-id",
+      "c1",
+      "start",
+      "more",
+    ],
   ]) {
     it(`takes the flags ${args.join(" ")}`, async () => {
       assert.deepEqual(await launch(args), { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
@@ -222,33 +245,41 @@ describe("start with a living daemon", asRoot, () => {
   }
 });
 
-describe("start with a daemon that does not serve this containerd yet", asRoot, () => {
-  it("has another door opened", async () => {
-    await start();
-    const result = await start("/other/containerd.sock");
-    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf("/other/containerd.sock")}`, stderr: "" });
-    assert.deepEqual(
-      (await calls()).map((c) => c.command),
-      ["node", "open-door"],
-    );
-    assert.equal(await connects(doorOf("/other/containerd.sock")), true);
-  });
+describe("start with a daemon that does not serve this caller yet", asRoot, () => {
+  for (const [what, address, namespace] of [
+    ["containerd", "/other/containerd.sock", "default"],
+    ["namespace", ADDRESS, "k8s.io"],
+  ] as const) {
+    it(`has a door opened for another ${what}`, async () => {
+      await start();
+      const result = await launch(["-namespace", namespace, "-address", address, "-id", "c1", "start"]);
+      assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(address, namespace)}`, stderr: "" });
+      assert.deepEqual(
+        (await calls()).map((c) => [c.command, c.args.at(-1)]),
+        [
+          ["node", `default@${ADDRESS}`],
+          ["open-door", `${namespace}@${address}`],
+        ],
+      );
+      assert.equal(await connects(doorOf(address, namespace)), true);
+    });
+  }
 });
 
 describe("other actions", () => {
-  it("delete boots the command with the flags", async () => {
-    const result = await launch(["-namespace", "n s", "-address", ADDRESS, "-id", "c1", "-bundle", "/b", "delete"]);
-    assert.deepEqual(result, { code: 0, stdout: "deleted", stderr: "" });
-    assert.deepEqual((await calls())[0]?.args, [
-      "-namespace",
-      "n s",
-      "-address",
-      ADDRESS,
-      "-id",
-      "c1",
-      "-bundle",
-      "/b",
-    ]);
+  const remove = ["-namespace", "n s", "-address", ADDRESS, "-id", "c1", "-bundle", "/b", "delete"];
+
+  it("delete boots the command with the flags where something is left", async () => {
+    await mkdir(join(runDir, "tasks", taskKey(ADDRESS, "n s", "c1")), { recursive: true });
+    assert.deepEqual(await launch(remove), { code: 0, stdout: "deleted", stderr: "" });
+    assert.deepEqual((await calls())[0]?.args, remove.slice(0, -1));
+  });
+
+  it("delete answers by itself where nothing is left", async () => {
+    const { code, stdout, stderr } = await launch(remove, {}, "latin1");
+    const { pid, exitStatus, exitedAt } = DeleteResponse.decode(Buffer.from(stdout, "latin1"));
+    assert.deepEqual([code, stderr, pid, exitStatus, await calls()], [0, "", 0, 137, []]);
+    assert.ok(Math.abs(Number(exitedAt?.seconds) - Date.now() / 1_000) < 5);
   });
 
   it("-info prints a RuntimeInfo", async () => {

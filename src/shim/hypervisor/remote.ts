@@ -46,7 +46,8 @@ export class RemoteHypervisor implements Hypervisor {
   /** The part of it that the adaptor has acknowledged: only these can be lost. */
   #created = new Set<SandboxId>();
   /** While a SyncNode is on its way no CreateVm is sent: it could arrive first and be stopped as unknown. */
-  #syncing: Promise<void> = Promise.resolve();
+  #syncing: Promise<void> | undefined;
+  readonly #over = new AbortController();
 
   private constructor(options: RemoteOptions, client: ServiceClient<typeof PodVmDefinition>, stops: PendingStops) {
     this.#options = options;
@@ -88,7 +89,8 @@ export class RemoteHypervisor implements Hypervisor {
   }
 
   async createVm(request: VmRequest, call: Call): Promise<void> {
-    await race(this.#syncing, call);
+    // No await between the last look and the request: a SyncNode that starts later names this sandbox.
+    while (this.#syncing !== undefined) await race(this.#syncing, call);
     const { sandboxId, pod, containerd, vcpus, memoryMiB, gpus, instanceType = "", image = "" } = request;
     this.#live.add(sandboxId);
     await this.#patiently(
@@ -118,7 +120,9 @@ export class RemoteHypervisor implements Hypervisor {
     let last: Fault | undefined;
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.#followStart(id, call);
+        const outcome = await this.#followStart(id, call);
+        if (outcome instanceof Fault) return await Promise.reject(outcome);
+        return outcome;
       } catch (e) {
         const fault = Fault.from(e, { sandboxId: id });
         if (call.signal.aborted) throw outOfTime(id, call, last);
@@ -154,7 +158,8 @@ export class RemoteHypervisor implements Hypervisor {
     await this.#stops.submit(id, reason, withDeadline(STOP_MS, call));
   }
 
-  async watch(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
+  async watch(onLoss: (loss: VmLoss) => void, caller: Call): Promise<void> {
+    const call = { ...caller, signal: AbortSignal.any([caller.signal, this.#over.signal]) };
     for (let attempt = 0; !call.signal.aborted; attempt++) {
       try {
         const events = this.#client.watchVm({ nodeId: this.#options.nodeId }, call)[Symbol.asyncIterator]();
@@ -188,6 +193,7 @@ export class RemoteHypervisor implements Hypervisor {
   }
 
   async close(): Promise<void> {
+    this.#over.abort(new Fault("cancelled", "the node daemon ends"));
     await this.#stops.close();
     this.#client.close();
   }
@@ -210,7 +216,7 @@ export class RemoteHypervisor implements Hypervisor {
   }
 
   async #syncNode(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
-    await race(this.#syncing, call);
+    while (this.#syncing !== undefined) await race(this.#syncing, call);
     const over = deferred<void>();
     this.#syncing = over.promise;
     const created = new Set(this.#created);
@@ -228,6 +234,7 @@ export class RemoteHypervisor implements Hypervisor {
           onLoss({ sandboxId: id, reason: "the adaptor has no VM for it any more" });
       }
     } finally {
+      this.#syncing = undefined;
       over.resolve();
     }
   }

@@ -34,7 +34,7 @@ function toV1(c: CgroupStats | undefined, network: readonly NetworkStats[]): Met
     (entries ?? []).map(({ major, minor, op, value }) => ({ major, minor, op, value, device: "" }));
   return MetricsV1.fromPartial({
     hugetlb: hugetlb(c).map(([pagesize, h]) => ({ pagesize, usage: h.usage, max: h.maxUsage, failcnt: h.failcnt })),
-    pids: c?.pidsStats === undefined ? undefined : { current: c.pidsStats.current, limit: c.pidsStats.limit },
+    pids: { current: c?.pidsStats?.current ?? 0n, limit: c?.pidsStats?.limit ?? 0n },
     cpu: {
       usage: {
         total: c?.cpuStats?.cpuUsage?.totalUsage ?? 0n,
@@ -92,7 +92,7 @@ function toV2(c: CgroupStats | undefined, network: readonly NetworkStats[]): Met
   const of = memoryStat(memory);
   const usec = (ns: bigint | undefined): bigint => (ns ?? 0n) / 1_000n;
   return MetricsV2.fromPartial({
-    pids: c?.pidsStats === undefined ? undefined : { current: c.pidsStats.current, limit: c.pidsStats.limit },
+    pids: { current: c?.pidsStats?.current ?? 0n, limit: c?.pidsStats?.limit ?? 0n },
     cpu: {
       usageUsec: usec(c?.cpuStats?.cpuUsage?.totalUsage),
       userUsec: usec(c?.cpuStats?.cpuUsage?.usageInUsermode),
@@ -143,8 +143,9 @@ function memoryStat(memory: MemoryStats | undefined): (...names: readonly string
   };
 }
 
-function entry(m: MemoryStats["usage"]): { limit: bigint; usage: bigint; max: bigint; failcnt: bigint } | undefined {
-  return m === undefined ? undefined : { limit: m.limit, usage: m.usage, max: m.maxUsage, failcnt: m.failcnt };
+/** Always there: ctr reads it without looking. */
+function entry(m: MemoryStats["usage"]): { limit: bigint; usage: bigint; max: bigint; failcnt: bigint } {
+  return { limit: m?.limit ?? 0n, usage: m?.usage ?? 0n, max: m?.maxUsage ?? 0n, failcnt: m?.failcnt ?? 0n };
 }
 
 function hugetlb(c: CgroupStats | undefined): [string, { usage: bigint; maxUsage: bigint; failcnt: bigint }][] {

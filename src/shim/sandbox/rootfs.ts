@@ -102,13 +102,8 @@ function uniqueTreeId(): string {
 /** `ctr run --rootfs` and CRI-O: no mounts, the spec's root.path is a directory of the node. */
 async function plainTree(source: RootfsSource): Promise<string> {
   const path = isAbsolute(source.rootPath) ? source.rootPath : join(source.bundle, source.rootPath);
-  const s = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new Fault(
-      "invalid_argument",
-      `root.path = "${source.rootPath}": ${path} cannot be read (${cause.code})`,
-      {},
-      { cause },
-    );
+  const s = await stat(path).catch((cause: unknown) => {
+    throw new Fault("invalid_argument", `root.path = "${source.rootPath}": ${path} cannot be read`, {}, { cause });
   });
   if (!s.isDirectory())
     throw new Fault("invalid_argument", `root.path = "${source.rootPath}": ${path} is not a directory`);

@@ -63,6 +63,16 @@ describe("events", () => {
     assert.deepEqual(arrived(), upTo(5));
   });
 
+  it("go over one connection, also after a pause longer than its deadline", { timeout: 20_000 }, async () => {
+    await sink.listen();
+    push(0);
+    await until(() => sink.events.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 5_500));
+    push(1);
+    await until(() => sink.events.length === 2);
+    assert.equal(sink.connections, 1);
+  });
+
   it("are tried again when they are refused, and one that always is does not hold up the rest", {
     timeout: 20_000,
   }, async () => {

@@ -1,10 +1,10 @@
-import { connect, type Socket } from "node:net";
-import { background, type Call, withDeadline } from "../../base/call.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, race, sleep } from "../../base/retry.ts";
 import { EventsDefinition } from "../../gen/containerd/services/events/ttrpc/v1/events.ts";
 import type { Envelope } from "../../gen/containerd/types/event.ts";
 import { Code, createClient, StatusError, TtrpcClient } from "../../ttrpc/index.ts";
+import { dialUnix } from "./dial.ts";
 
 /** Source: containerd runtime/v2/shim publisher: 5 s per call, 2048 events kept. */
 const FORWARD_MS = 5_000;
@@ -97,7 +97,7 @@ export class EventQueue {
 
   async #connect(): Promise<TtrpcClient> {
     if (this.#client !== undefined) return this.#client;
-    const socket = await open(this.#path, withDeadline(FORWARD_MS, background()));
+    const socket = await dialUnix(this.#path, withDeadline(FORWARD_MS, { signal: this.#closed.signal }));
     // An idle connection must not keep the daemon alive.
     socket.unref();
     const client = new TtrpcClient(socket, { log: this.#log });
@@ -112,15 +112,4 @@ export class EventQueue {
     this.#client?.close();
     this.#client = undefined;
   }
-}
-
-function open(path: string, call: Call): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path, signal: call.signal });
-    socket.once("error", reject);
-    socket.once("connect", () => {
-      socket.off("error", reject);
-      resolve(socket);
-    });
-  });
 }

@@ -1,4 +1,7 @@
+export { dialUnix } from "./dial.ts";
 export { dispatch, errorReply, type TaskCaller, type TaskHandlers } from "./dispatch.ts";
+export { type DoorName, parseDoorName } from "./door-name.ts";
 export { EventPublisher } from "./event-publisher.ts";
 export { Pods } from "./pods.ts";
+export { TaskMarks } from "./task-marks.ts";
 export { TaskService } from "./task-service.ts";

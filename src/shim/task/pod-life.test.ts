@@ -191,6 +191,29 @@ describe("a pod VM that is lost", () => {
   });
 });
 
+describe("the mark of a task, by which the launcher knows what to clean up", () => {
+  const marks = async (): Promise<number> => (await readdir(join(f.runDir, "tasks"))).length;
+
+  it("is there from its creation to its deletion", async () => {
+    let during = 0;
+    f.hypervisor.beforeCreate = async () => {
+      during = await marks();
+    };
+    await pod();
+    assert.deepEqual([during, await marks()], [1, 3]);
+    await f.task().delete({ id: "a", execId: "" });
+    assert.equal(await marks(), 2);
+    for (const id of ["b", "pod"]) await f.task().delete({ id, execId: "" });
+    await until(() => f.shim.sandboxCount() === 0);
+    assert.equal(await marks(), 0);
+  });
+
+  it("goes with a creation that failed", async () => {
+    await assert.rejects(f.task().create({ ...(await f.createRequest("c1")), bundle: "/none" }));
+    assert.equal(await marks(), 0);
+  });
+});
+
 describe("clean-up", () => {
   it("by containerd of a pod that lives ends it without events of its own", async () => {
     await pod();

@@ -19,11 +19,13 @@ import type { TaskCaller, TaskHandlers } from "./dispatch.ts";
 import type { EventPublisher } from "./event-publisher.ts";
 import type { Pods } from "./pods.ts";
 import { readRuntimeOptions } from "./runtime-options.ts";
+import type { TaskMarks } from "./task-marks.ts";
 import { type Task, TaskTable } from "./task-table.ts";
 import { timestamp } from "./timestamp.ts";
 
 export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
   readonly pods: Pods;
+  readonly marks: TaskMarks;
   readonly publisher: EventPublisher;
   /** Reported for every process: ours, as the guest's mean nothing on the node. Never 0. */
   readonly pid: number;
@@ -75,11 +77,13 @@ export class TaskService implements TaskHandlers {
     };
     this.#tasks.add(task);
     try {
+      await this.#deps.marks.add(task);
       await this.#create(task, request, {
         ...caller.call,
         signal: AbortSignal.any([caller.call.signal, task.abort.signal]),
       });
     } catch (error) {
+      await this.#deps.marks.remove(task);
       this.#tasks.remove(task);
       this.#deps.log.error({ err: error, container: request.id, namespace: caller.namespace }, "container not created");
       throw error;
@@ -118,7 +122,7 @@ export class TaskService implements TaskHandlers {
     const container = this.#container(id, caller);
     if (execId !== "") return this.#deleted(await container.deleteExec(execId));
     const exit = await container.delete(caller.call);
-    this.#forget(task, container);
+    await this.#forget(task, container);
     return this.#deleted(exit);
   };
 
@@ -217,15 +221,17 @@ export class TaskService implements TaskHandlers {
 
   async #cleanupTask(task: Task, call: Call): Promise<Exit | undefined> {
     const { container, sandbox } = task;
-    this.#tasks.remove(task);
-    if (container === undefined || sandbox === undefined) return undefined;
+    if (container === undefined || sandbox === undefined) {
+      this.#tasks.remove(task);
+      return undefined;
+    }
     container.silence();
     if (container.isSandbox) void sandbox.stop("containerd asked to clean it up");
     const exit = await container.delete(call).catch((err: unknown) => {
       this.#deps.log.warn({ err, container: container.id }, "container not cleaned up in its guest");
       return container.init.exit;
     });
-    this.#forget(task, container);
+    await this.#forget(task, container);
     if (container.isSandbox) await waitFor([sandbox.stop("containerd asked to clean it up")], call);
     return exit;
   }
@@ -270,7 +276,8 @@ export class TaskService implements TaskHandlers {
     emit({ kind: "create", bundle: wanted.bundle, rootfs: wanted.rootfs, stdio: wanted.stdio });
   }
 
-  #forget(task: Task, container: Container): void {
+  async #forget(task: Task, container: Container): Promise<void> {
+    await this.#deps.marks.remove(task);
     this.#tasks.remove(task);
     task.sandbox?.forget(container);
     if (task.sandbox !== undefined) void this.#deps.pods.settle(task.sandbox);

@@ -21,7 +21,8 @@ export function qemuArguments(spec: VmmSpec, files: VmFiles, acceleration: "kvm"
     ...["-kernel", spec.kernelPath, "-initrd", spec.initrdPath, "-append", kernelCommandLine(spec)],
     // Nothing of the disk is worth a flush: a pod VM never comes back after its host went down.
     ...["-drive", `if=none,id=root,file=${option(files.overlay)},format=qcow2,cache=unsafe,discard=unmap`],
-    ...["-device", "virtio-blk-pci,drive=root"],
+    // A full host disk is an I/O error inside the guest; QEMU's default would freeze the VM without a word.
+    ...["-device", "virtio-blk-pci,drive=root,werror=report,rerror=report"],
     ...["-drive", `if=none,id=seed,file=${option(files.seed)},format=raw,readonly=on`],
     ...["-device", "virtio-blk-pci,drive=seed"],
     ...["-netdev", `user,id=n0,restrict=${outbound},hostfwd=tcp:127.0.0.1:0-:${spec.guestPort}`],

@@ -59,9 +59,12 @@ export async function findByArgument(argument: string): Promise<ProcessIdentity[
   return found;
 }
 
+let bootId: Promise<string> | undefined;
+
 /** Changes with every boot of this host: pids and ticks mean nothing across it. */
-export async function hostBootId(): Promise<string> {
-  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+export function hostBootId(): Promise<string> {
+  bootId ??= readFile("/proc/sys/kernel/random/boot_id", "utf8").then((text) => text.trim());
+  return bootId;
 }
 
 async function readProc(path: string): Promise<string | undefined> {

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import { access, readFile, rm } from "node:fs/promises";
 import type { Call } from "../../base/call.ts";
-import { withDeadline } from "../../base/call.ts";
+import { background, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
 import { Mutex } from "../../base/mutex.ts";
@@ -43,6 +43,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   /** Our own children that live, by directory. */
   readonly #children = new Map<string, { readonly lifetime: VmmSpec["lifetime"]; readonly exit: Promise<string> }>();
   readonly #known = new Set<string>();
+  #probing: Promise<KvmVerdict> | undefined;
   readonly #trimTimer: NodeJS.Timeout;
 
   constructor(deps: QemuDeps) {
@@ -94,10 +95,16 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     this.#locks.delete(dir);
   }
 
-  /** Whether KVM is usable with these boot files; see probeKvm. */
-  kvm(boot: Pick<VmmSpec, "kernelPath" | "initrdPath">, call: Call): Promise<KvmVerdict> {
+  /** Whether KVM is usable with these boot files; see probeKvm. Asked once at a time, however many VMs start. */
+  async kvm(boot: Pick<VmmSpec, "kernelPath" | "initrdPath">, call: Call): Promise<KvmVerdict> {
     const { kernelPath, initrdPath } = boot;
-    return probeKvm({ kernelPath, initrdPath, qemuPath: this.#qemuPath, cacheDir: this.#cacheDir }, call);
+    this.#probing ??= probeKvm(
+      { kernelPath, initrdPath, qemuPath: this.#qemuPath, cacheDir: this.#cacheDir },
+      background(), // it is short, and its verdict serves others than who asked first
+    ).finally(() => {
+      this.#probing = undefined;
+    });
+    return race(this.#probing, call);
   }
 
   /** Kills the VMs of lifetime `child`; detached ones live on. Their directories stay for destroy(). */
