@@ -19,8 +19,8 @@ hypervisorConformance("remote", async () => {
     exists: async (id) => !["stopping", "gone", undefined].includes(await tested.phase(id)),
     boot: async () => undefined, // this provider has no console
     crash: async (id) => {
-      const { instanceId } = await tested.json<{ instanceId: string }>(`/v1/sandboxes/${id}`);
-      tested.provider.fail(instanceId as InstanceId, "kernel panic");
+      const { instance } = await tested.json<{ instance: { id: InstanceId } }>(`/v1/sandboxes/${id}`);
+      tested.provider.fail(instance.id, "kernel panic");
     },
     [Symbol.asyncDispose]: async () => {
       await hypervisor.close();

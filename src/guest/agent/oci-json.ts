@@ -9,6 +9,9 @@ import type {
   Spec,
 } from "../../gen/agent/oci.ts";
 
+/** Version of the runtime specification that this translation writes. */
+const OCI_VERSION = "1.0.2";
+
 /** A JSON document of the OCI runtime specification; integers may be bigints. */
 export type OciJson = { readonly [key: string]: unknown };
 
@@ -36,7 +39,8 @@ export function specToOci(spec: Spec, placement: GuestPlacement): OciJson {
   if (spec.Process === undefined) throw new Fault("invalid_argument", "the container's spec has no process");
   const linux = spec.Linux;
   return compact({
-    ociVersion: spec.Version === "" ? "1.0.2" : spec.Version,
+    // The document is ours, whatever version the request was written in: Debian's crun refuses a newer one by its number.
+    ociVersion: OCI_VERSION,
     process: processToOci(spec.Process),
     root: { path: placement.rootPath, readonly: spec.Root?.Readonly ?? false },
     hostname: placement.keepHostname ? undefined : spec.Hostname,

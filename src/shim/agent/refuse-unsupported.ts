@@ -83,7 +83,8 @@ function namespaces(spec: OciSpec): Refusal[] {
     ...missing("network", "hostNetwork: true or ctr --net-host", "the node's network"),
     ...missing("pid", "hostPID: true", "the node's processes"),
     ...missing("ipc", "hostIPC: true", "the node's System V IPC"),
-    ...missing("uts", "the host's UTS namespace", "the node's host name"),
+    // hostNetwork takes the host's UTS namespace along.
+    ...(types.includes("network") ? missing("uts", "the host's UTS namespace", "the node's host name") : []),
     ...missing("mount", "the host's mount namespace", "the node's mounts"),
     ...entries.flatMap((n, i): Refusal[] =>
       n.type === "user"

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { VERSION } from "../../base/version.ts";
 import { DeleteResponse } from "../../gen/containerd/task/v2/shim.ts";
 import { RuntimeInfo } from "../../gen/containerd/types/introspection.ts";
@@ -168,7 +169,8 @@ describe("start without a daemon", asRoot, () => {
     const [first] = await calls();
     assert.ok(first);
     process.kill(first.pid, "SIGKILL");
-    while (await connects(doorOf(ADDRESS))) await new Promise((resolve) => setImmediate(resolve)); // it takes a moment
+    // A moment later its lock and sockets are gone.
+    while (/\) [^ZX] /.test(await readFile(`/proc/${first.pid}/stat`, "utf8").catch(() => ""))) await setImmediate();
     const result = await start();
     assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
     assert.equal(await connects(doorOf(ADDRESS)), true);
@@ -211,6 +213,15 @@ describe("start with a living daemon", asRoot, () => {
       `TTRPC_ADDRESS=${ADDRESS}.ttrpc\naddress=${ADDRESS}\nnamespace=default\nid=c1\npublish-binary=/usr/bin/containerd\ndebug=false\n`,
     );
     assert.equal((await stat(join(bundle, "kata-remote.env"))).mode & 0o777, 0o600);
+  });
+
+  it("opens containerd's log FIFO for a moment, so that its reader is not left waiting", async () => {
+    execFileSync("mkfifo", [join(bundle, "log")]);
+    const reader = spawn("cat", [join(bundle, "log")]);
+    const ended = new Promise((resolve) => reader.once("exit", resolve));
+    await start();
+    assert.equal(await ended, 0);
+    await start(); // and does not wait itself when there is none
   });
 
   it("says that a start has been, for the daemon that thinks of ending", async () => {

@@ -163,6 +163,27 @@ describe("remote hypervisor", () => {
     assert.equal(w.adaptor.calls.filter((name) => name === "startVm").length, 1);
   });
 
+  it("takes no word of the adaptor's for a broken stream, not even cancelled", async () => {
+    await using w = await world();
+    const request = vmRequest();
+    w.adaptor.failing.set(request.sandboxId, new Fault("cancelled", "the sandbox was stopped"));
+    await w.hypervisor.createVm(request, call());
+    await assert.rejects(w.hypervisor.startVm(request.sandboxId, call()), {
+      code: "cancelled",
+      message: "the sandbox was stopped",
+    });
+  });
+
+  it("never lets a sync overtake a create", async () => {
+    await using w = await world();
+    for (let n = 0; n < 20; n++) {
+      const request = vmRequest();
+      const sync = w.hypervisor.sync([], call());
+      await Promise.all([w.hypervisor.createVm(request, call()), sync, w.hypervisor.sync([], call())]);
+      assert.ok(w.adaptor.vms.has(request.sandboxId));
+    }
+  });
+
   it("refuses TCP without TLS", async () => {
     await using w = await world();
     const options = { nodeId: "n", bootId: "b", patienceMs: 1000, log: silentLogger(), stateDir: w.dir, runDir: w.dir };

@@ -33,6 +33,10 @@ const STOP_MS = 2000;
 const BASE_MS = 100;
 const MAX_MS = 2000;
 
+type StartOutcome =
+  | { readonly kind: "started"; readonly address: VmAddress }
+  | { readonly kind: "failed" | "broken"; readonly fault: Fault };
+
 /** VMs made by the cloud API adaptor. Whatever the adaptor does (restart, hang, go away), nothing here is lost by it. */
 export class RemoteHypervisor implements Hypervisor {
   readonly name = "remote" as const;
@@ -119,17 +123,12 @@ export class RemoteHypervisor implements Hypervisor {
   async startVm(id: SandboxId, call: Call): Promise<VmAddress> {
     let last: Fault | undefined;
     for (let attempt = 0; ; attempt++) {
-      try {
-        const outcome = await this.#followStart(id, call);
-        if (outcome instanceof Fault) return await Promise.reject(outcome);
-        return outcome;
-      } catch (e) {
-        const fault = Fault.from(e, { sandboxId: id });
-        if (call.signal.aborted) throw outOfTime(id, call, last);
-        if (!isPassing(fault)) throw fault;
-        last = fault;
-        this.#options.log.warn({ sandbox: id, attempt, err: fault }, "lost the stream of a start, joining it again");
-      }
+      const outcome = await this.#followStart(id, call);
+      if (outcome.kind === "started") return outcome.address;
+      if (call.signal.aborted) throw outOfTime(id, call, last);
+      if (outcome.kind === "failed" || !isPassing(outcome.fault)) throw outcome.fault;
+      last = outcome.fault;
+      this.#options.log.warn({ sandbox: id, attempt, err: last }, "lost the stream of a start, joining it again");
       await sleep(backoffMs(attempt, BASE_MS, MAX_MS), call).catch(() => {
         throw outOfTime(id, call, last);
       });
@@ -198,21 +197,28 @@ export class RemoteHypervisor implements Hypervisor {
     this.#client.close();
   }
 
-  async #followStart(id: SandboxId, call: Call): Promise<VmAddress> {
-    for await (const event of this.#client.startVm({ sandboxId: id }, call)) {
-      if (event.stage === StartVmEvent_Stage.ADDRESS) {
-        return { instanceId: parseInstanceId(event.instanceId), addresses: event.addresses, port: event.port };
+  /** "failed" is the adaptor's own word and final; "broken" is a stream that ended early. */
+  async #followStart(id: SandboxId, call: Call): Promise<StartOutcome> {
+    try {
+      for await (const event of this.#client.startVm({ sandboxId: id }, call)) {
+        const { stage, instanceId, addresses, port, operationId } = event;
+        if (stage === StartVmEvent_Stage.ADDRESS) {
+          return { kind: "started", address: { instanceId: parseInstanceId(instanceId), addresses, port } };
+        }
+        if (stage === StartVmEvent_Stage.FAILED) {
+          const context = { sandboxId: id, operationId };
+          return {
+            kind: "failed",
+            fault: new Fault(faultCode(event.code), event.message, context, { retryable: false }),
+          };
+        }
+        this.#options.log.debug({ sandbox: id, stage, instance: instanceId }, "start of a pod VM goes on");
       }
-      if (event.stage === StartVmEvent_Stage.FAILED) {
-        const context = { sandboxId: id, operationId: event.operationId };
-        throw new Fault(faultCode(event.code), event.message, context, { retryable: false });
-      }
-      this.#options.log.debug(
-        { sandbox: id, stage: event.stage, instance: event.instanceId },
-        "start of a pod VM goes on",
-      );
+    } catch (e) {
+      return { kind: "broken", fault: Fault.from(e, { sandboxId: id }) };
     }
-    throw new Fault("unavailable", "the adaptor ended the stream of a start without a result", { sandboxId: id });
+    const message = "the adaptor ended the stream of a start without a result";
+    return { kind: "broken", fault: new Fault("unavailable", message, { sandboxId: id }) };
   }
 
   async #syncNode(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
