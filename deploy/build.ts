@@ -31,8 +31,6 @@ const shared: BuildOptions = {
   target: "node24",
   // Node 24 has `using`. esbuild would lower it, and in a loop the error of one turn would be thrown in the next.
   supported: { using: true },
-  // Node 24 has `using`. Lowered by esbuild 0.28 inside a loop, a scope throws the error of an earlier turn again.
-  supported: { using: true },
   format: "esm",
   outdir: library,
   outExtension: { ".js": ".mjs" },

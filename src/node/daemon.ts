@@ -1,4 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { type Call, withDeadline } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { mkdirPrivate } from "../base/files.ts";
@@ -12,7 +13,7 @@ import { Control } from "./control.ts";
 import { Doors } from "./doors.ts";
 import { nodeId } from "./node-id.ts";
 import { setUpProcess } from "./process-setup.ts";
-import { Readiness } from "./readiness.ts";
+import { READY_FILE, Readiness } from "./readiness.ts";
 
 export interface NodeDaemonDeps {
   readonly log: Logger;
@@ -57,6 +58,7 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
   if (deps.ownProcess) await setUpProcess({ supervised: deps.supervised, log });
   await mkdirPrivate(runDir);
   await mkdirPrivate(stateDir);
+  await rm(join(runDir, READY_FILE), { force: true }); // a killed daemon's
 
   const undo: ((reason: string) => Promise<void>)[] = [];
   let closing: Promise<void> | undefined;

@@ -3,6 +3,9 @@ import { join } from "node:path";
 import { writeFileAtomic } from "../base/files.ts";
 import type { Logger } from "../base/log.ts";
 
+/** In the run directory; holds the daemon's pid while it serves. */
+export const READY_FILE = "node.ready";
+
 /** A start that the launcher announced this recently may be about to use the daemon, ms. */
 const RECENT_START_MS = 30_000;
 
@@ -73,7 +76,7 @@ export class Readiness {
   }
 
   get #ready(): string {
-    return join(this.#deps.runDir, "node.ready");
+    return join(this.#deps.runDir, READY_FILE);
   }
 
   /** ms since the epoch; 0 = no launcher was here. */

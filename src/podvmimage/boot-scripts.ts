@@ -7,7 +7,13 @@ export const INITRD_MODULES: readonly string[] = ["virtio_pci", "virtio_blk"];
  * Kernel parameters that belong to the image. An emulated timer on a busy host fails the kernel's check of it now and
  * then ("IO-APIC + timer doesn't work", a panic 40 ms after power-on), so the check is left out.
  */
-export const KERNEL_PARAMS: readonly string[] = ["console=ttyS0", "quiet", "panic=-1", "no_timer_check", "root=/dev/vda"];
+export const KERNEL_PARAMS: readonly string[] = [
+  "console=ttyS0",
+  "quiet",
+  "panic=-1",
+  "no_timer_check",
+  "root=/dev/vda",
+];
 
 /**
  * /init of the initrd: loads the disk's driver, mounts the root, starts the network beside everything else and makes

@@ -8,7 +8,7 @@ import { Fault } from "../base/fault.ts";
 import { readIfThere, writeFileAtomic } from "../base/files.ts";
 import { VERSION } from "../base/version.ts";
 import { INITRD_MODULES, initScript, KERNEL_PARAMS, LEASE_SCRIPT, NETWORK_SCRIPT } from "./boot-scripts.ts";
-import { characterDevice, type CpioEntry, cpioArchive, directory, file } from "./cpio.ts";
+import { type CpioEntry, characterDevice, cpioArchive, directory, file } from "./cpio.ts";
 import { makeDisk } from "./disk.ts";
 import { type DebianPackage, fetchPackages, resolvePackages } from "./packages.ts";
 import { kernelVersion, makeRootTree, modulesInOrder } from "./root-tree.ts";
@@ -53,7 +53,10 @@ export async function buildImage(options: ImageOptions, call: Call): Promise<Bui
   const cacheDir = resolve(options.cacheDir);
   const arch = options.arch ?? process.arch;
   if (arch !== process.arch) {
-    throw new Fault("unimplemented", `an image for ${arch} is built on a machine of that architecture, this one is ${process.arch}`);
+    throw new Fault(
+      "unimplemented",
+      `an image for ${arch} is built on a machine of that architecture, this one is ${process.arch}`,
+    );
   }
   const nodePath = options.nodePath ?? (await pinnedNode(arch)) ?? process.execPath;
   const koffiPath = options.koffiPath ?? koffiBinary(arch);
@@ -63,7 +66,14 @@ export async function buildImage(options: ImageOptions, call: Call): Promise<Bui
   progress("resolving Debian packages");
   const packages = await resolvePackages(arch, cacheDir, call);
   const nodeSha256 = await sha256File(nodePath);
-  const treeHash = hashOf([packages, nodeSha256, await sha256File(koffiPath), NETWORK_SCRIPT, LEASE_SCRIPT, await ownVersion()]);
+  const treeHash = hashOf([
+    packages,
+    nodeSha256,
+    await sha256File(koffiPath),
+    NETWORK_SCRIPT,
+    LEASE_SCRIPT,
+    await ownVersion(),
+  ]);
   const bundleSha256 = await sha256File(options.guestBundlePath);
   const inputHash = hashOf([treeHash, bundleSha256, initScript([]), INITRD_MODULES, KERNEL_PARAMS]);
   const built = (rebuilt: boolean): BuiltImage => ({
@@ -144,7 +154,10 @@ async function pinnedNode(arch: string): Promise<string | undefined> {
 function koffiBinary(arch: string): string {
   const manifest = resolveModule(`@koromix/koffi-linux-${arch}/package.json`);
   if (manifest === undefined) {
-    throw new Fault("failed_precondition", `the npm package @koromix/koffi-linux-${arch} is not installed: run npm install`);
+    throw new Fault(
+      "failed_precondition",
+      `the npm package @koromix/koffi-linux-${arch} is not installed: run npm install`,
+    );
   }
   return join(dirname(manifest), `linux_${arch}`, "koffi.node");
 }
@@ -164,7 +177,8 @@ async function ownVersion(): Promise<string> {
 
 async function forgetOthers(cacheDir: string, keep: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
-    if (/^root-[0-9a-f]{16}$/.test(name) && name !== keep) await rm(join(cacheDir, name), { recursive: true, force: true });
+    if (/^root-[0-9a-f]{16}$/.test(name) && name !== keep)
+      await rm(join(cacheDir, name), { recursive: true, force: true });
   }
 }
 
@@ -185,4 +199,3 @@ async function sha256File(path: string): Promise<string> {
 function hashOf(value: unknown): string {
   return createHash("sha256").update(JSON.stringify(value)).digest("hex");
 }
-

@@ -27,7 +27,8 @@ const DEBIAN: Readonly<Record<string, { readonly arch: string; readonly kernel: 
  */
 export async function resolvePackages(arch: string, workDir: string, call: Call): Promise<readonly DebianPackage[]> {
   const debian = DEBIAN[arch];
-  if (debian === undefined) throw new Fault("invalid_argument", `architecture "${arch}" has no pod VM image: x64 and arm64 have`);
+  if (debian === undefined)
+    throw new Fault("invalid_argument", `architecture "${arch}" has no pod VM image: x64 and arm64 have`);
   const status = join(workDir, "no-packages-installed");
   await writeFile(status, "");
   const simulate = async (names: readonly string[]): Promise<readonly DebianPackage[]> => {
@@ -51,7 +52,11 @@ export async function resolvePackages(arch: string, workDir: string, call: Call)
 }
 
 /** Downloads what is not in the cache directory yet. @returns the files, in the packages' order */
-export async function fetchPackages(packages: readonly DebianPackage[], cacheDir: string, call: Call): Promise<readonly string[]> {
+export async function fetchPackages(
+  packages: readonly DebianPackage[],
+  cacheDir: string,
+  call: Call,
+): Promise<readonly string[]> {
   await mkdir(cacheDir, { recursive: true });
   const there = new Set(await readdir(cacheDir));
   const missing = packages.filter((p) => !there.has(fileName(p)));
@@ -88,8 +93,13 @@ function fileName(p: DebianPackage): string {
 
 function installHint(fault: Fault): Fault {
   if (fault.code !== "unavailable") return fault;
-  return new Fault("unavailable", `${fault.message}: the pod VM image is built from Debian packages, on Debian or Ubuntu`, fault.context, {
-    cause: fault,
-    retryable: false,
-  });
+  return new Fault(
+    "unavailable",
+    `${fault.message}: the pod VM image is built from Debian packages, on Debian or Ubuntu`,
+    fault.context,
+    {
+      cause: fault,
+      retryable: false,
+    },
+  );
 }

@@ -12,7 +12,14 @@ export interface RootTreeInput {
 }
 
 /** Packages' files that no guest reads; licences stay. */
-const UNUSED = ["usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bash-completion", "usr/include"];
+const UNUSED = [
+  "usr/share/man",
+  "usr/share/locale",
+  "usr/share/info",
+  "usr/share/lintian",
+  "usr/share/bash-completion",
+  "usr/include",
+];
 
 /** Drivers for hardware that no VM has. */
 const UNUSED_MODULES = ["drivers/comedi", "drivers/hid", "drivers/infiniband", "drivers/target"];
@@ -23,7 +30,10 @@ const UNUSED_MODULES = ["drivers/comedi", "drivers/hid", "drivers/infiniband", "
  */
 export async function makeRootTree(input: RootTreeInput, target: string, call: Call): Promise<void> {
   if (process.getuid?.() !== 0) {
-    throw new Fault("failed_precondition", "building the pod VM image needs root, as its files must belong to root: use sudo");
+    throw new Fault(
+      "failed_precondition",
+      "building the pod VM image needs root, as its files must belong to root: use sudo",
+    );
   }
   await mkdir(dirname(target), { recursive: true });
   const tree = await mkdtemp(`${target}-`);
@@ -45,21 +55,37 @@ export async function makeRootTree(input: RootTreeInput, target: string, call: C
 export async function kernelVersion(tree: string): Promise<string> {
   const [version, ...more] = await readdir(join(tree, "lib/modules"));
   if (version === undefined || more.length > 0) {
-    throw new Fault("internal", `${tree} should have modules of one kernel, it has ${more.length + (version === undefined ? 0 : 1)}`);
+    throw new Fault(
+      "internal",
+      `${tree} should have modules of one kernel, it has ${more.length + (version === undefined ? 0 : 1)}`,
+    );
   }
   return version;
 }
 
 /** Files below lib/modules/<version> of some modules and what they need, in load order. Source: modules.dep */
-export async function modulesInOrder(tree: string, version: string, names: readonly string[]): Promise<readonly string[]> {
+export async function modulesInOrder(
+  tree: string,
+  version: string,
+  names: readonly string[],
+): Promise<readonly string[]> {
   const lines = (await readFile(join(tree, "lib/modules", version, "modules.dep"), "utf8")).split("\n");
   const dependencies = new Map<string, readonly string[]>();
   const files = new Map<string, string>();
   for (const line of lines) {
     const [file, needs] = line.split(":");
     if (file === undefined || needs === undefined) continue;
-    dependencies.set(file, needs.split(" ").filter((n) => n !== ""));
-    files.set(file.replace(/^.*\//, "").replace(/\.ko.*$/, "").replaceAll("-", "_"), file);
+    dependencies.set(
+      file,
+      needs.split(" ").filter((n) => n !== ""),
+    );
+    files.set(
+      file
+        .replace(/^.*\//, "")
+        .replace(/\.ko.*$/, "")
+        .replaceAll("-", "_"),
+      file,
+    );
   }
   const ordered: string[] = [];
   const visit = (file: string): void => {
@@ -85,7 +111,16 @@ async function strip(tree: string): Promise<void> {
 }
 
 async function addFiles(tree: string, input: RootTreeInput): Promise<void> {
-  for (const name of ["dev", "proc", "sys", "run", "tmp", "root", "var/lib/kata-remote", "opt/kata-remote/node_modules/koffi"]) {
+  for (const name of [
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "root",
+    "var/lib/kata-remote",
+    "opt/kata-remote/node_modules/koffi",
+  ]) {
     await mkdir(join(tree, name), { recursive: true });
   }
   await chmod(join(tree, "tmp"), 0o1777);
@@ -100,7 +135,10 @@ async function addFiles(tree: string, input: RootTreeInput): Promise<void> {
   await mkdir(join(tree, "sbin"), { recursive: true });
   await symlink("/bin/busybox", join(tree, "sbin/modprobe"));
   await symlink("busybox", join(tree, "bin/sh"));
-  await writeFile(join(tree, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n");
+  await writeFile(
+    join(tree, "etc/passwd"),
+    "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+  );
   await writeFile(join(tree, "etc/group"), "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n");
   await writeFile(join(tree, "etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n");
   await writeFile(join(tree, "etc/resolv.conf"), "");

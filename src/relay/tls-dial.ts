@@ -36,8 +36,8 @@ export interface DialedPeer {
 const SILENT_MS = 2000;
 const HANDSHAKE_MS = 5000;
 /** Time from the start of one attempt to the next, ms: grows to the maximum while the guest boots. */
-const FIRST_PAUSE_MS = 150;
-const MAX_PAUSE_MS = 400;
+const FIRST_PAUSE_MS = 100;
+const MAX_PAUSE_MS = 300;
 
 /** TLS client to guests. One OpenSSL context per identity, shared by every connection: contexts are what costs memory. */
 export class Dialer {
@@ -62,7 +62,7 @@ export class Dialer {
           last = e;
           attempts.delete(attempt);
         });
-        await pause(winner.promise, Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS + 10 * n), call);
+        await pause(winner.promise, Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS + 5 * n), call);
         for (let heard = first(attempts); heard !== undefined && !winner.settled; heard = first(attempts)) {
           await race(
             heard.done.catch(() => undefined),

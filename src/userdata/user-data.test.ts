@@ -29,7 +29,11 @@ describe("user-data", () => {
       [`#cloud-config\n${"#".repeat(17_000)}`, /longer than/],
     ];
     for (const [document, problem] of cases) {
-      await assert.rejects(parseUserData(document), { code: "invalid_argument", message: problem }, document.slice(0, 80));
+      await assert.rejects(
+        parseUserData(document),
+        { code: "invalid_argument", message: problem },
+        document.slice(0, 80),
+      );
     }
   });
 });

@@ -44,7 +44,8 @@ export async function parseUserData(text: string): Promise<UserData> {
 
 /** What renderUserData writes, without a YAML parser: loading one costs a guest a tenth of its boot under emulation. */
 function fixedForm(text: string): string | undefined {
-  const form = /^#cloud-config\nwrite_files:\n {2}- path: (\S+)\n {4}permissions: "0644"\n {4}content: \|\n((?: {6}[^\n]+\n)+)$/;
+  const form =
+    /^#cloud-config\nwrite_files:\n {2}- path: (\S+)\n {4}permissions: "0644"\n {4}content: \|\n((?: {6}[^\n]+\n)+)$/;
   const found = form.exec(text);
   if (found?.[1] !== CA_PATH) return undefined;
   return found[2]?.replaceAll(/^ {6}/gm, "");
@@ -65,7 +66,8 @@ async function anyForm(text: string): Promise<string> {
     const { path, content, encoding } = (file ?? {}) as { path?: unknown; content?: unknown; encoding?: unknown };
     if (path !== CA_PATH) continue;
     if (typeof content !== "string") throw invalid(`${CA_PATH} has no content`);
-    const plain = encoding === "b64" || encoding === "base64" ? Buffer.from(content, "base64").toString("utf8") : content;
+    const plain =
+      encoding === "b64" || encoding === "base64" ? Buffer.from(content, "base64").toString("utf8") : content;
     return `${plain.replaceAll("\r\n", "\n").trimEnd()}\n`;
   }
   throw invalid(`write_files has no ${CA_PATH}`);

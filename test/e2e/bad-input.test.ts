@@ -105,8 +105,7 @@ describe("bad input", () => {
     const checkpoint = await containerd.tryCtr(["task", "checkpoint", "dup"]);
     assert.notEqual(checkpoint.code, 0);
     assert.match(checkpoint.stderr, /checkpoint/i);
-    await containerd.ctr(["task", "kill", "-s", "SIGKILL", "dup"]);
-    await containerd.tryCtr(["task", "rm", "dup"]);
+    await containerd.endTask("dup");
   });
 
   it("a full guest disk names itself, and the node stays well", async () => {

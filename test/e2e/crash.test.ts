@@ -44,9 +44,7 @@ describe("when something dies", () => {
       assert.equal(stdout, `${how}\n`);
     }
     assert.equal(world.vms()[0]?.pid, vm?.pid);
-    await world.containerd.ctr(["task", "kill", "-s", "SIGTERM", "keep"]);
-    await until("the exit to be known", 20_000, async () => (await world.containerd.taskStatus("keep")) === "STOPPED");
-    assert.equal((await world.containerd.tryCtr(["task", "rm", "keep"])).code, 7);
+    assert.equal(await world.containerd.endTask("keep", "SIGTERM"), 7);
     await world.untilNoVm();
   });
 
@@ -85,18 +83,14 @@ describe("when something dies", () => {
     assert.equal(await world.containerd.taskStatus("calm"), "RUNNING");
     await world.startAdaptor();
     assert.equal(await world.containerd.taskStatus("calm"), "RUNNING");
-    await world.containerd.ctr(["task", "kill", "-s", "SIGTERM", "calm"]);
-    await until("the exit to be known", 20_000, async () => (await world.containerd.taskStatus("calm")) === "STOPPED");
-    assert.equal((await world.containerd.tryCtr(["task", "rm", "calm"])).code, 7);
+    assert.equal(await world.containerd.endTask("calm", "SIGTERM"), 7);
     await world.untilNoVm();
   });
 
   it("the adaptor before a pod ends: the VM goes once an adaptor is back", async () => {
     await startPod("late");
     await world.stopAdaptor("SIGKILL");
-    await world.containerd.ctr(["task", "kill", "-s", "SIGTERM", "late"]);
-    await until("the exit to be known", 20_000, async () => (await world.containerd.taskStatus("late")) === "STOPPED");
-    await world.containerd.tryCtr(["task", "rm", "late"]);
+    assert.equal(await world.containerd.endTask("late", "SIGTERM"), 7);
     assert.equal(world.vms().length, 1);
     await world.startAdaptor();
     await world.untilNoVm(MINUTE);
@@ -141,8 +135,7 @@ describe("when something dies", () => {
   it("leaves the run directory without files of pods that are gone", async () => {
     await startPod("tidy");
     const during = readdirSync(world.installation.runDir, { recursive: true }).length;
-    await world.containerd.ctr(["task", "kill", "-s", "SIGKILL", "tidy"]);
-    await world.containerd.tryCtr(["task", "rm", "tidy"]);
+    await world.containerd.endTask("tidy");
     await world.untilNoVm();
     await until(
       "the pod's files to go",

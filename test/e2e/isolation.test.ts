@@ -35,8 +35,7 @@ describe("equal ids", () => {
     assert.equal(new Set(bootIds).size, 3);
     assert.equal((await world.ps()).sandboxes.length, 3);
 
-    await first.ctr(["task", "kill", "-s", "SIGKILL", "same"], { namespace: "k8s.io" });
-    await first.tryCtr(["task", "rm", "same"], { namespace: "k8s.io" });
+    assert.equal(await first.endTask("same", "SIGKILL", "k8s.io"), 137);
     assert.equal(await first.taskStatus("same", "k8s.io"), undefined);
     assert.equal(await first.taskStatus("same", "default"), "RUNNING");
     assert.equal(await second.taskStatus("same", "default"), "RUNNING");
@@ -44,10 +43,7 @@ describe("equal ids", () => {
 
     // Each containerd hears of its own task only.
     assert.doesNotMatch(second.log(100_000), /k8s\.io.*same/);
-    for (const containerd of [first, second]) {
-      await containerd.ctr(["task", "kill", "-s", "SIGKILL", "same"]);
-      await containerd.tryCtr(["task", "rm", "same"]);
-    }
+    for (const containerd of [first, second]) assert.equal(await containerd.endTask("same"), 137);
     await world.untilNoVm();
     assert.deepEqual(world.leftovers(), []);
   });

@@ -19,7 +19,7 @@ describe("a running task", () => {
     await world.containerd.ctr(["run", "-d", "--runtime", RUNTIME, BUSYBOX, "box", "sleep", "100000"]);
   });
   after(async () => {
-    await world.containerd.tryCtr(["task", "rm", "-f", "box"]);
+    await world.containerd.endTask("box");
     await world.close();
   });
 

@@ -98,7 +98,10 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
 
     execProcess: async ({ containerId, execId, process }) => {
       if (execId === "" || process === undefined) {
-        throw new Fault("invalid_argument", `exec in container ${containerId}: ${execId === "" ? "exec_id" : "process"} is missing`);
+        throw new Fault(
+          "invalid_argument",
+          `exec in container ${containerId}: ${execId === "" ? "exec_id" : "process"} is missing`,
+        );
       }
       await containers.get(containerId).exec(execId, process);
       return {};
@@ -107,7 +110,9 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
       containers.get(containerId).signal(execId, signal);
       return {};
     },
-    waitProcess: async ({ containerId, execId }) => ({ status: await containers.get(containerId).process(execId).exited }),
+    waitProcess: async ({ containerId, execId }) => ({
+      status: await containers.get(containerId).process(execId).exited,
+    }),
 
     readStdout: async ({ containerId, execId, len }, call) =>
       read(containers.get(containerId).process(execId).io.stdout, len, call),

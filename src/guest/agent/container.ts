@@ -7,6 +7,7 @@ import type { CreateContainerRequest } from "../../gen/agent/agent.ts";
 import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
 import type { Children } from "../system/children.ts";
 import { ConsoleSocket } from "../system/console-socket.ts";
+import { setOomScore } from "../system/oom-score.ts";
 import { Cgroup } from "./cgroup.ts";
 import type { Crun, CrunTarget } from "./crun.ts";
 import { GuestProcess } from "./guest-process.ts";
@@ -58,14 +59,19 @@ export class Container {
       const { storages, sandbox, crun, oom } = this.#deps;
       const spec = request.OCI;
       if (spec?.Root === undefined || spec.Process === undefined) {
-        throw new Fault("invalid_argument", `container ${this.id}: the OCI spec lacks ${spec?.Root === undefined ? "root" : "process"}`);
+        throw new Fault(
+          "invalid_argument",
+          `container ${this.id}: the OCI spec lacks ${spec?.Root === undefined ? "root" : "process"}`,
+        );
       }
       try {
         mkdirSync(this.#bundle, { recursive: true, mode: 0o700 });
         for (const storage of request.storages) this.#mountPoints.push(storages.add(storage, this.id));
         const placement = sandbox.placementOf(this.id, spec.Root.Path, request.sandboxPidns);
         writeFileSync(`${this.#bundle}/config.json`, ociText(specToOci(spec, placement)));
-        const init = await this.#launch(this.id, spec.Process, (target) => crun.create({ ...target, bundle: this.#bundle }));
+        const init = await this.#launch(this.id, spec.Process, (target) =>
+          crun.create({ ...target, bundle: this.#bundle }),
+        );
         this.#state = "created";
         sandbox.containerCreated(init.pid);
         oom.start(this.id, this.cgroup);
@@ -79,7 +85,8 @@ export class Container {
 
   start(): Promise<void> {
     return this.#lock.run(async () => {
-      if (this.#state !== "created") throw new Fault("failed_precondition", `container ${this.id} is ${this.#state}, not created`);
+      if (this.#state !== "created")
+        throw new Fault("failed_precondition", `container ${this.id} is ${this.#state}, not created`);
       await this.#deps.crun.start(this.id);
       this.#state = "started";
     });
@@ -97,7 +104,10 @@ export class Container {
     const file = `${this.#bundle}/process-${++this.#serial}.json`;
     try {
       writeFileSync(file, ociText(processToOci(process)));
-      await this.#launch(execId, process, (target) => this.#deps.crun.exec({ ...target, processFile: file }));
+      const started = await this.#launch(execId, process, (target) =>
+        this.#deps.crun.exec({ ...target, processFile: file }),
+      );
+      setOomScore(started.pid, Number(process.OOMScoreAdj)); // crun ignores it for exec
     } finally {
       this.#starting.delete(execId);
       rmSync(file, { force: true });
@@ -173,7 +183,9 @@ export class Container {
   async #launch(execId: string, process: Process, run: (target: CrunTarget) => Promise<number>): Promise<GuestProcess> {
     const pidFile = `${this.#bundle}/pid-${++this.#serial}`;
     const { pid, io } = process.Terminal
-      ? await withTerminal(`${this.#bundle}/console-${this.#serial}`, process, (stdio) => run({ id: this.id, pidFile, stdio }))
+      ? await withTerminal(`${this.#bundle}/console-${this.#serial}`, process, (stdio) =>
+          run({ id: this.id, pidFile, stdio }),
+        )
       : await withPipes((stdio) => run({ id: this.id, pidFile, stdio }));
     const started = new GuestProcess(pid, io, this.#deps.children.exitOf(pid));
     this.#processes.set(execId, started);

@@ -19,7 +19,10 @@ export class Containers {
     if (this.#byId.has(id)) throw new Fault("already_exists", `container ${id} exists already`);
     const device = request.devices[0];
     if (device !== undefined) {
-      throw new Fault("invalid_argument", `container ${id}: device "${device.containerPath}" of type "${device.type}" cannot be given to a pod VM`);
+      throw new Fault(
+        "invalid_argument",
+        `container ${id}: device "${device.containerPath}" of type "${device.type}" cannot be given to a pod VM`,
+      );
     }
     const container = new Container(request, this.#deps);
     this.#byId.set(id, container); // now, so that a second request for the id meets it

@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { existsSync, lstatSync, mkdtempSync, mkdirSync, readFileSync, readlinkSync, realpathSync, rmSync, symlinkSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
@@ -59,7 +69,14 @@ describe("copyFile", () => {
     symlinkSync(join(home, "outside"), join(base, "planted"));
     symlinkSync("../outside/victim", join(base, "victim"));
     symlinkSync("../outside/victim", join(base, "victim.tmp"));
-    for (const path of ["planted/file", "../outside/file", "planted/sub/file", `${home}/outside/x`, base, "/etc/passwd"]) {
+    for (const path of [
+      "planted/file",
+      "../outside/file",
+      "planted/sub/file",
+      `${home}/outside/x`,
+      base,
+      "/etc/passwd",
+    ]) {
       assert.throws(() => copyFile(base, request(path)), { code: "invalid_argument" }, path);
     }
     copyFile(base, request("victim"));

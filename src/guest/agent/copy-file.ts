@@ -39,7 +39,11 @@ export function copyFile(base: string, request: CopyFileRequest): void {
     if (kind === S_IFDIR) makeDirectory(root, relative, request);
     else if (kind === S_IFLNK) inParent(root, relative, request, (at) => makeLink(at, request));
     else if (kind === S_IFREG || kind === 0) inParent(root, relative, request, (at) => writePiece(at, request));
-    else throw new Fault("invalid_argument", `"${request.path}": file mode ${request.fileMode.toString(8)} is no file, directory or link`);
+    else
+      throw new Fault(
+        "invalid_argument",
+        `"${request.path}": file mode ${request.fileMode.toString(8)} is no file, directory or link`,
+      );
   } catch (e) {
     throw confinementFault(e, request.path);
   } finally {
@@ -48,7 +52,7 @@ export function copyFile(base: string, request: CopyFileRequest): void {
 }
 
 function makeDirectory(root: number, relative: string, request: CopyFileRequest): void {
-  const directory = makeDirectoryBelow(root, relative, (request.dirMode & 0o7777) || 0o750);
+  const directory = makeDirectoryBelow(root, relative, request.dirMode & 0o7777 || 0o750);
   try {
     const here = `/proc/self/fd/${directory}`;
     chownSync(here, request.uid, request.gid);
@@ -60,7 +64,7 @@ function makeDirectory(root: number, relative: string, request: CopyFileRequest)
 
 /** @param work gets a path that the kernel resolves relative to the parent's descriptor */
 function inParent(root: number, relative: string, request: CopyFileRequest, work: (path: string) => void): void {
-  const parent = makeDirectoryBelow(root, posix.dirname(relative), (request.dirMode & 0o7777) || 0o750);
+  const parent = makeDirectoryBelow(root, posix.dirname(relative), request.dirMode & 0o7777 || 0o750);
   try {
     work(`/proc/self/fd/${parent}/${posix.basename(relative)}`);
   } finally {
@@ -102,7 +106,12 @@ function writePiece(path: string, request: CopyFileRequest): void {
 function confinementFault(e: unknown, path: string): unknown {
   switch ((e as NodeJS.ErrnoException).code) {
     case "ELOOP":
-      return new Fault("invalid_argument", `"${path}" leads through a symbolic link, which is refused`, {}, { cause: e });
+      return new Fault(
+        "invalid_argument",
+        `"${path}" leads through a symbolic link, which is refused`,
+        {},
+        { cause: e },
+      );
     case "EXDEV":
       return new Fault("invalid_argument", `"${path}" leads out of the shared directory`, {}, { cause: e });
     case "ENOTDIR":

@@ -1,5 +1,5 @@
-import { readFile, rm } from "node:fs/promises";
 import { statfsSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
 import { Fault } from "../../base/fault.ts";
 import type { Children, ProgramOptions } from "../system/children.ts";
 
@@ -69,7 +69,11 @@ export class Crun {
     const context = { command: `crun ${command}`, exitCode };
     const missing = /executable file [`'"](.+?)[`'"] not found/.exec(said)?.[1];
     if (missing !== undefined) {
-      return new Fault("not_found", `exec: "${missing}": executable file not found in $PATH: no such file or directory`, context);
+      return new Fault(
+        "not_found",
+        `exec: "${missing}": executable file not found in $PATH: no such file or directory`,
+        context,
+      );
     }
     if (/no space left on device/i.test(said)) {
       return new Fault("resource_exhausted", `${said}: guest disk full, ${diskText(this.#diskPath)}`, context);
@@ -77,8 +81,10 @@ export class Crun {
     if (/cannot allocate memory/i.test(said) || exitCode === 137) {
       return new Fault("resource_exhausted", `guest memory full${said === "" ? "" : `: ${said}`}`, context);
     }
-    if (/no such file or directory/i.test(said)) return new Fault("not_found", said.replace(/No such file/, "no such file"), context);
-    if (/permission denied/i.test(said)) return new Fault("permission_denied", said.replace(/Permission/, "permission"), context);
+    if (/no such file or directory/i.test(said))
+      return new Fault("not_found", said.replace(/No such file/, "no such file"), context);
+    if (/permission denied/i.test(said))
+      return new Fault("permission_denied", said.replace(/Permission/, "permission"), context);
     return new Fault("internal", said === "" ? `crun ${command} ended with ${exitCode}` : said, context);
   }
 }

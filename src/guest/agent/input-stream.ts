@@ -42,7 +42,11 @@ export class InputStream {
     }
     const skip = offset === undefined ? 0 : this.#accepted - offset;
     if (skip < 0) {
-      throw new Fault("invalid_argument", `input at offset ${offset} leaves a gap: ${this.#accepted} bytes came before`, {});
+      throw new Fault(
+        "invalid_argument",
+        `input at offset ${offset} leaves a gap: ${this.#accepted} bytes came before`,
+        {},
+      );
     }
     if (skip < data.length) {
       if (this.#closed || this.#broken) throw this.#gone();

@@ -1,13 +1,5 @@
 import { Fault } from "../../base/fault.ts";
-import type {
-  Hook,
-  Hooks,
-  Linux,
-  LinuxResources,
-  LinuxSeccomp,
-  Process,
-  Spec,
-} from "../../gen/agent/oci.ts";
+import type { Hook, Hooks, Linux, LinuxResources, LinuxSeccomp, Process, Spec } from "../../gen/agent/oci.ts";
 
 /** Version of the runtime specification that this translation writes. */
 const OCI_VERSION = "1.0.2";
@@ -28,7 +20,9 @@ export interface GuestPlacement {
 /** Text of a document; 64-bit numbers are kept exact. */
 export function ociText(document: OciJson): string {
   const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
-  return JSON.stringify(document, (_key, value: unknown) => (typeof value === "bigint" ? rawJSON(String(value)) : value));
+  return JSON.stringify(document, (_key, value: unknown) =>
+    typeof value === "bigint" ? rawJSON(String(value)) : value,
+  );
 }
 
 /**
@@ -83,33 +77,43 @@ export function processToOci(process: Process): OciJson {
 export function resourcesToOci(resources: LinuxResources): OciJson {
   const { Memory: memory, CPU: cpu, Pids: pids, BlockIO: io } = resources;
   if (memory?.DisableOOMKiller) {
-    throw new Fault("invalid_argument", "linux.resources.memory.disableOOMKiller: cgroup v2 has no such thing; leave it out");
+    throw new Fault(
+      "invalid_argument",
+      "linux.resources.memory.disableOOMKiller: cgroup v2 has no such thing; leave it out",
+    );
   }
   return compact({
     devices: resources.Devices.map((d) =>
-      compact({
-        type: d.Type,
-        access: d.Access,
-        major: deviceNumber(d.Major),
-        minor: deviceNumber(d.Minor),
-        allow: d.Allow,
-      }, ["allow"]),
+      compact(
+        {
+          type: d.Type,
+          access: d.Access,
+          major: deviceNumber(d.Major),
+          minor: deviceNumber(d.Minor),
+          allow: d.Allow,
+        },
+        ["allow"],
+      ),
     ),
-    memory: memory && compact({
-      limit: memory.Limit,
-      reservation: memory.Reservation,
-      swap: memory.Swap,
-    }),
+    memory:
+      memory &&
+      compact({
+        limit: memory.Limit,
+        reservation: memory.Reservation,
+        swap: memory.Swap,
+      }),
     cpu: cpu && compact({ shares: cpu.Shares, quota: cpu.Quota, period: cpu.Period, cpus: cpu.Cpus, mems: cpu.Mems }),
     pids: pids && compact({ limit: pids.Limit }),
-    blockIO: io && compact({
-      weight: io.Weight,
-      weightDevice: io.WeightDevice.map((d) => ({ major: d.Major, minor: d.Minor, weight: d.Weight })),
-      throttleReadBpsDevice: io.ThrottleReadBpsDevice.map(throttle),
-      throttleWriteBpsDevice: io.ThrottleWriteBpsDevice.map(throttle),
-      throttleReadIOPSDevice: io.ThrottleReadIOPSDevice.map(throttle),
-      throttleWriteIOPSDevice: io.ThrottleWriteIOPSDevice.map(throttle),
-    }),
+    blockIO:
+      io &&
+      compact({
+        weight: io.Weight,
+        weightDevice: io.WeightDevice.map((d) => ({ major: d.Major, minor: d.Minor, weight: d.Weight })),
+        throttleReadBpsDevice: io.ThrottleReadBpsDevice.map(throttle),
+        throttleWriteBpsDevice: io.ThrottleWriteBpsDevice.map(throttle),
+        throttleReadIOPSDevice: io.ThrottleReadIOPSDevice.map(throttle),
+        throttleWriteIOPSDevice: io.ThrottleWriteIOPSDevice.map(throttle),
+      }),
     hugepageLimits: resources.HugepageLimits.map((h) => ({ pageSize: h.Pagesize, limit: h.Limit })),
   });
 }
@@ -126,7 +130,7 @@ function deviceNumber(n: bigint): bigint | undefined {
 function linuxToOci(linux: Linux | undefined, placement: GuestPlacement): OciJson {
   const resources = linux?.Resources ? resourcesToOci(linux.Resources) : {};
   // Shims leave out the device rules: without any, a container with CAP_MKNOD could open the guest's disk.
-  const devices = (resources["devices"] as unknown[] | undefined) ?? [{ allow: false, access: "rwm" }];
+  const devices = (resources.devices as unknown[] | undefined) ?? [{ allow: false, access: "rwm" }];
   return compact({
     uidMappings: linux?.UIDMappings.map(mapping),
     gidMappings: linux?.GIDMappings.map(mapping),
@@ -135,10 +139,10 @@ function linuxToOci(linux: Linux | undefined, placement: GuestPlacement): OciJso
     cgroupsPath: placement.cgroupsPath,
     namespaces: namespacesOf(linux, placement),
     devices: linux?.Devices.map((d) =>
-      compact({ path: d.Path, type: d.Type, major: d.Major, minor: d.Minor, fileMode: d.FileMode, uid: d.UID, gid: d.GID }, [
-        "major",
-        "minor",
-      ]),
+      compact(
+        { path: d.Path, type: d.Type, major: d.Major, minor: d.Minor, fileMode: d.FileMode, uid: d.UID, gid: d.GID },
+        ["major", "minor"],
+      ),
     ),
     seccomp: linux?.Seccomp && seccompToOci(linux.Seccomp),
     rootfsPropagation: linux?.RootfsPropagation,

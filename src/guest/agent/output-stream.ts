@@ -1,6 +1,6 @@
+import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { race } from "../../base/retry.ts";
-import type { Call } from "../../base/call.ts";
 
 /** What we use of a Node stream that reads from a pipe or a terminal. */
 export interface ByteSource {

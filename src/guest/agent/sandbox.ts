@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { Fault } from "../../base/fault.ts";
 import type { CreateSandboxRequest } from "../../gen/agent/agent.ts";
 import { createNamespace, setHostname } from "../system/namespaces.ts";
-import { type AgentPaths, POD_NETWORK_NAMESPACE } from "./paths.ts";
 import type { GuestPlacement } from "./oci-json.ts";
+import { type AgentPaths, POD_NETWORK_NAMESPACE } from "./paths.ts";
 import type { Storages } from "./storages.ts";
 
 const IPC = "/run/sandbox-ns/ipc";

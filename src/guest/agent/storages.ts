@@ -60,7 +60,10 @@ export class Storages {
     if (!this.#mounted.has(storage.mountPoint)) {
       throw new Fault("not_found", `no storage is mounted on ${storage.mountPoint}`);
     }
-    mount(storage.source, storage.mountPoint, storage.fstype, [...storage.options.filter((o) => o !== "remount"), "remount"]);
+    mount(storage.source, storage.mountPoint, storage.fstype, [
+      ...storage.options.filter((o) => o !== "remount"),
+      "remount",
+    ]);
   }
 
   #mount(storage: Storage, mountPoint: string, owner: string): () => void {
@@ -83,7 +86,12 @@ export class Storages {
   #ephemeral(storage: Storage, mountPoint: string): () => void {
     this.#makeMountPoint(mountPoint, 0o755);
     const group = groupOf(storage);
-    mount(storage.source, mountPoint, storage.fstype, storage.options.filter((o) => !o.startsWith("fsgid=")));
+    mount(
+      storage.source,
+      mountPoint,
+      storage.fstype,
+      storage.options.filter((o) => !o.startsWith("fsgid=")),
+    );
     if (group !== undefined) giveToGroup(mountPoint, group);
     return () => unmount(mountPoint);
   }
@@ -92,7 +100,8 @@ export class Storages {
   #local(storage: Storage, mountPoint: string): () => void {
     const option = storage.options.find((o) => o.startsWith("mode="));
     const mode = option === undefined ? 0o755 : Number.parseInt(option.slice(5), 8);
-    if (!(mode >= 0 && mode <= 0o7777)) throw new Fault("invalid_argument", `storage option "${option}" is not an octal mode`);
+    if (!(mode >= 0 && mode <= 0o7777))
+      throw new Fault("invalid_argument", `storage option "${option}" is not an octal mode`);
     this.#makeMountPoint(mountPoint, mode);
     const group = groupOf(storage);
     if (group !== undefined) giveToGroup(mountPoint, group);

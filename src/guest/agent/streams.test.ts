@@ -126,7 +126,9 @@ describe("InputStream", () => {
   });
 
   it("says so when the process has closed its end", async () => {
-    const stream = new Writable({ write: (_c, _e, done) => done(Object.assign(new Error("EPIPE"), { code: "EPIPE" })) });
+    const stream = new Writable({
+      write: (_c, _e, done) => done(Object.assign(new Error("EPIPE"), { code: "EPIPE" })),
+    });
     const input = new InputStream(stream, { closable: true });
     await assert.rejects(input.write(Buffer.from("x"), 0), { code: "failed_precondition" });
   });

@@ -4,11 +4,12 @@ import { CONSOLE_KEY_PREFIX, CONSOLE_LISTENING, GUEST_PORT } from "../../guestwi
 import { parseUserData } from "../../userdata/index.ts";
 import { AGENT_PATHS, createAgent, diskText, POD_NETWORK_NAMESPACE, treePath } from "../agent/index.ts";
 import { Forwarder, GuestIdentity, TreeStore } from "../forwarder/index.ts";
-import { Children, protectFromOom } from "../system/children.ts";
+import { Children } from "../system/children.ts";
 import { growFilesystem } from "../system/filesystem.ts";
 import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
 import { powerOff, setClock, uptimeMs } from "../system/machine.ts";
 import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
+import { protectFromOom } from "../system/oom-score.ts";
 import { mountBase, prepareKernel } from "./base-mounts.ts";
 import { readSeed } from "./seed.ts";
 
@@ -74,7 +75,10 @@ function say(line: string): void {
 
 function fail(log: GuestLog, thrown: unknown): void {
   const fault = Fault.from(thrown);
-  log.error("guest cannot go on, switching off", { code: fault.code, err: fault.fullMessage, stack: fault.stack?.slice(0, 2000) });
+  log.error("guest cannot go on, switching off", {
+    code: fault.code,
+    err: fault.fullMessage,
+    stack: fault.stack?.slice(0, 2000),
+  });
   setTimeout(powerOff, FAREWELL_MS);
 }
-

@@ -16,7 +16,8 @@ function iso(path: string, label: string): void {
   const source = mkdtempSync(join(home, "source-"));
   writeFileSync(join(source, "user-data"), userData);
   writeFileSync(join(source, "meta-data"), "instance-id: x\n");
-  for (let i = 0; i < 60; i += 1) writeFileSync(join(source, `a-file-with-a-long-name-that-fills-the-directory-${i}`), "x");
+  for (let i = 0; i < 60; i += 1)
+    writeFileSync(join(source, `a-file-with-a-long-name-that-fills-the-directory-${i}`), "x");
   execFileSync("genisoimage", ["-quiet", "-output", path, "-volid", label, "-joliet", "-rock", source]);
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readdirSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { Fault } from "../../base/fault.ts";
 
@@ -70,7 +70,8 @@ class IsoVolume {
       const type = descriptor[0];
       if (type === TERMINATOR) break;
       if (type === PRIMARY) label = descriptor.toString("latin1", 40, 72).trimEnd();
-      if (type === JOLIET && /^%\/[@CE]/.test(descriptor.toString("latin1", 88, 91))) root = descriptor.subarray(156, 190);
+      if (type === JOLIET && /^%\/[@CE]/.test(descriptor.toString("latin1", 88, 91)))
+        root = descriptor.subarray(156, 190);
     }
     if (label?.toLowerCase() !== "cidata" || root === undefined) return undefined;
     const directory = this.#extent(root);
@@ -106,6 +107,8 @@ class IsoVolume {
 function entryName(record: Buffer): string {
   const bytes = record[32] ?? 0;
   if (bytes < 2) return ""; // the directory itself and its parent
-  const name = Buffer.from(record.subarray(33, 33 + bytes)).swap16().toString("utf16le");
+  const name = Buffer.from(record.subarray(33, 33 + bytes))
+    .swap16()
+    .toString("utf16le");
   return name.replace(/;1$/, "");
 }

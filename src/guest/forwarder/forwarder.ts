@@ -1,7 +1,7 @@
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import { Fault } from "../../base/fault.ts";
-import { HealthDefinition } from "../../gen/agent/health.ts";
 import { AgentServiceDefinition } from "../../gen/agent/agent.ts";
+import { HealthDefinition } from "../../gen/agent/health.ts";
 import { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
 import { TREE_ALPN } from "../../guestwire/index.ts";
 import { nodeIdOf } from "../../identity/index.ts";
@@ -119,7 +119,10 @@ export class Forwarder implements AsyncDisposable {
       server = new TtrpcServer();
       const { identity, machine, diskPath, treeDirectory } = this.#deps;
       const certificateChanged = (): void => this.#configured(nodeId);
-      const guest = guestService({ identity, state: this.#state, machine, certificateChanged, diskPath, treeDirectory }, nodeId);
+      const guest = guestService(
+        { identity, state: this.#state, machine, certificateChanged, diskPath, treeDirectory },
+        nodeId,
+      );
       server.addService(GuestDefinition, this.#repeated.wrap<typeof GuestDefinition>(guest));
       server.addService(HealthDefinition, healthService(this.#state));
       const agent = afterConfigure(this.#deps.agent, this.#state);

@@ -6,8 +6,8 @@ import type { HealthDefinition } from "../../gen/agent/health.ts";
 import type { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
 import type { ServiceImplementation } from "../../ttrpc/index.ts";
 import { memoryBytes } from "../system/machine.ts";
-import type { GuestIdentity } from "./identity.ts";
 import type { GuestState } from "./guest-state.ts";
+import type { GuestIdentity } from "./identity.ts";
 
 /** What of the machine the service changes and asks; kept apart so that it can be tested anywhere. */
 export interface MachinePort {
@@ -36,7 +36,8 @@ export function guestService(deps: GuestServiceDeps, nodeId: string): ServiceImp
   const { identity, state, machine } = deps;
   return {
     enroll: async () => {
-      if (state.configured) throw new Fault("failed_precondition", "this guest is configured: its key was enrolled before");
+      if (state.configured)
+        throw new Fault("failed_precondition", "this guest is configured: its key was enrolled before");
       return { csrPem: identity.csrPem };
     },
     configure: async (request) => {

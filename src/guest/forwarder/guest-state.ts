@@ -13,7 +13,10 @@ export class GuestState {
     const owner = this.#owner;
     if (owner === undefined) this.#owner = { sandboxId, nodeId };
     else if (owner.sandboxId !== sandboxId || owner.nodeId !== nodeId) {
-      throw new Fault("failed_precondition", `this guest was configured for another sandbox before; it refuses "${sandboxId}"`);
+      throw new Fault(
+        "failed_precondition",
+        `this guest was configured for another sandbox before; it refuses "${sandboxId}"`,
+      );
     }
   }
 

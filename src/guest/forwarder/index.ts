@@ -1,4 +1,4 @@
 export { Forwarder, type ForwarderDeps } from "./forwarder.ts";
-export { GuestIdentity } from "./identity.ts";
 export type { MachinePort } from "./guest-service.ts";
+export { GuestIdentity } from "./identity.ts";
 export { TreeStore } from "./tree-store.ts";

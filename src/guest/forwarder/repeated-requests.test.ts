@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Fault } from "../../base/fault.ts";
-import { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
+import type { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
 import { REQUEST_KEY, STREAM_OFFSET } from "../../guestwire/index.ts";
 import type { Metadata, ServerCall } from "../../ttrpc/index.ts";
 import { RepeatedRequests } from "./repeated-requests.ts";
@@ -62,7 +62,12 @@ describe("RepeatedRequests", () => {
 
   it("leaves calls without a key, and reads and writes with an offset, alone", () => {
     const { started, stat } = guest(new RepeatedRequests());
-    for (const metadata of [[], [], [...keyed("a"), [STREAM_OFFSET, "0"] as const], [...keyed("a"), [STREAM_OFFSET, "0"] as const]]) {
+    for (const metadata of [
+      [],
+      [],
+      [...keyed("a"), [STREAM_OFFSET, "0"] as const],
+      [...keyed("a"), [STREAM_OFFSET, "0"] as const],
+    ]) {
       void stat(call(metadata));
     }
     assert.equal(started.length, 4);

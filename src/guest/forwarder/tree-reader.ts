@@ -17,7 +17,8 @@ export class TreeReader {
   /** @throws Fault invalid_argument */
   async header(): Promise<{ readonly treeId: string }> {
     const length = await this.#u32();
-    if (length > MAX_HEADER) throw new Fault("invalid_argument", `the tree's header has ${length} bytes, ${MAX_HEADER} is the limit`);
+    if (length > MAX_HEADER)
+      throw new Fault("invalid_argument", `the tree's header has ${length} bytes, ${MAX_HEADER} is the limit`);
     let header: unknown;
     try {
       header = JSON.parse((await this.#exactly(length)).toString("utf8"));
@@ -33,7 +34,8 @@ export class TreeReader {
   /** The bytes of the tar stream, in pieces as they come. */
   async *content(): AsyncGenerator<Buffer, void, undefined> {
     for (let left = await this.#u32(); left > 0; left = await this.#u32()) {
-      if (left > MAX_FRAME) throw new Fault("invalid_argument", `a frame of the tree has ${left} bytes, ${MAX_FRAME} is the limit`);
+      if (left > MAX_FRAME)
+        throw new Fault("invalid_argument", `a frame of the tree has ${left} bytes, ${MAX_FRAME} is the limit`);
       while (left > 0) {
         const piece = await this.#some(left);
         left -= piece.length;

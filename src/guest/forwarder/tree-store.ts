@@ -58,7 +58,10 @@ export class TreeStore {
       const stored = await this.#untar(reader, temporary);
       const expected = await reader.checksum();
       if (stored.sha256 !== expected) {
-        throw new Fault("aborted", `the tree's checksum is ${stored.sha256} here and ${expected} at its sender: it was damaged on the way`);
+        throw new Fault(
+          "aborted",
+          `the tree's checksum is ${stored.sha256} here and ${expected} at its sender: it was damaged on the way`,
+        );
       }
       renameSync(temporary, directory);
       return stored;
@@ -71,7 +74,20 @@ export class TreeStore {
   async #untar(reader: TreeReader, directory: string): Promise<StoredTree> {
     const tar = this.#deps.children.spawn(
       "tar",
-      ["-x", "-p", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--numeric-owner", "--same-owner", "-C", directory, "-f", "-"],
+      [
+        "-x",
+        "-p",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--acls",
+        "--sparse",
+        "--numeric-owner",
+        "--same-owner",
+        "-C",
+        directory,
+        "-f",
+        "-",
+      ],
       ["pipe", "ignore", "pipe"],
       { env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" } },
     );
@@ -109,7 +125,10 @@ export class TreeStore {
   #tarFault(exitCode: number, said: string): Fault {
     const first = said.split("\n").find((line) => !/Exiting with failure|Error is not recoverable/.test(line)) ?? "";
     if (/No space left on device/.test(said)) {
-      return new Fault("resource_exhausted", `guest disk full: ${this.#deps.diskText()}; use smaller images or a larger disk for pod VMs`);
+      return new Fault(
+        "resource_exhausted",
+        `guest disk full: ${this.#deps.diskText()}; use smaller images or a larger disk for pod VMs`,
+      );
     }
     return new Fault("internal", `tar in the guest ended with ${exitCode}: ${first}`);
   }

@@ -31,8 +31,14 @@ test("programs that Node spawned keep their own exit codes among many orphans", 
     orphans.push(orphan(`sleep 0.05; exit ${n}`).then((pid) => children.exitOf(pid)));
     return (await children.run("sh", ["-c", `exit ${100 + n}`])).exitCode;
   });
-  assert.deepEqual(await Promise.all(own), Array.from({ length: 20 }, (_, n) => 100 + n));
-  assert.deepEqual((await Promise.all(orphans)).sort((a, b) => a - b), Array.from({ length: 20 }, (_, n) => n));
+  assert.deepEqual(
+    await Promise.all(own),
+    Array.from({ length: 20 }, (_, n) => 100 + n),
+  );
+  assert.deepEqual(
+    (await Promise.all(orphans)).sort((a, b) => a - b),
+    Array.from({ length: 20 }, (_, n) => n),
+  );
   children.stop();
 });
 

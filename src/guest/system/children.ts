@@ -1,8 +1,8 @@
-import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { type Deferred, deferred } from "../../base/deferred.ts";
 import { Fault } from "../../base/fault.ts";
 import { libc } from "./libc.ts";
+import { withoutOomProtection } from "./oom-score.ts";
 
 const P_ALL = 0;
 const P_PID = 1;
@@ -99,7 +99,15 @@ export class Children {
     });
     child.on("error", (cause: NodeJS.ErrnoException) => {
       if (cause.name === "AbortError") reject(Fault.from(cause, { command }));
-      else reject(new Fault("unavailable", `${command} cannot be started in the guest`, { command }, { cause, retryable: false }));
+      else
+        reject(
+          new Fault(
+            "unavailable",
+            `${command} cannot be started in the guest`,
+            { command },
+            { cause, retryable: false },
+          ),
+        );
     });
     child.on("close", (code, signal) => {
       const exitCode = code ?? 128 + (signal === null ? 0 : 9);
@@ -112,7 +120,10 @@ export class Children {
     for (;;) {
       const next = waitid(P_ALL, 0, WNOWAIT);
       if (next === undefined) return;
-      if (this.#own.has(next.pid)) return this.#reapWaiting(); // libuv's; when it is gone, its "exit" brings us back
+      if (this.#own.has(next.pid)) {
+        this.#reapWaiting(); // it is libuv's; when it is gone, its "exit" brings us back
+        return;
+      }
       if (waitid(P_PID, next.pid, 0) !== undefined) this.#exited(next.pid, next.status);
     }
   }
@@ -142,7 +153,11 @@ export class Children {
   }
 }
 
-function waitid(kind: number, id: number, flags: number): { readonly pid: number; readonly status: number } | undefined {
+function waitid(
+  kind: number,
+  id: number,
+  flags: number,
+): { readonly pid: number; readonly status: number } | undefined {
   const info = new Int32Array(32); // siginfo_t, 128 bytes: [2] code, [4] pid, [6] status
   try {
     libc("int waitid(int kind, int id, void *info, int flags)", kind, id, info, WEXITED | WNOHANG | flags);
@@ -153,23 +168,4 @@ function waitid(kind: number, id: number, flags: number): { readonly pid: number
   const [, , code = 0, , pid = 0, , status = 0] = info;
   if (pid === 0) return undefined;
   return { pid, status: code === CLD_EXITED ? status : 128 + status };
-}
-
-const OOM_SCORE = "/proc/self/oom_score_adj";
-let ownOomScore = 0;
-
-/** Protects this process from the OOM killer, and only this one: children start with 0. */
-export function protectFromOom(): void {
-  ownOomScore = -1000;
-  writeFileSync(OOM_SCORE, String(ownOomScore));
-}
-
-function withoutOomProtection<T>(start: () => T): T {
-  if (ownOomScore === 0) return start();
-  writeFileSync(OOM_SCORE, "0"); // inherited at fork; the runtime would hand it on to processes started by exec
-  try {
-    return start();
-  } finally {
-    writeFileSync(OOM_SCORE, String(ownOomScore));
-  }
 }

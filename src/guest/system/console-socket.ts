@@ -1,6 +1,6 @@
 import { rmSync } from "node:fs";
-import { addressOf, libc } from "./libc.ts";
 import { closeQuietly } from "./descriptors.ts";
+import { addressOf, libc } from "./libc.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC_NONBLOCK = 0x80801;
@@ -36,7 +36,13 @@ export class ConsoleSocket implements Disposable {
 
   /** The descriptor that was sent. Call it after the runtime has ended. @throws Error EAGAIN when nothing was sent */
   receive(): number {
-    const peer = libc("int accept4(int fd, void *address, void *length, int flags)", this.#fd, null, null, SOCK_CLOEXEC);
+    const peer = libc(
+      "int accept4(int fd, void *address, void *length, int flags)",
+      this.#fd,
+      null,
+      null,
+      SOCK_CLOEXEC,
+    );
     try {
       return receiveDescriptor(peer);
     } finally {

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readFileSync, statfsSync, statSync } from "node:fs";
-import { libc } from "./libc.ts";
 import type { GuestLog } from "./guest-log.ts";
+import { libc } from "./libc.ts";
 
 /** Source: fs/ext4/ext4.h, _IOW('f', 16, __u64). */
 const EXT4_IOC_RESIZE_FS = 0x40086610;

@@ -1,6 +1,7 @@
 import { libc } from "./libc.ts";
 
-const MOUNT = "int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)";
+const MOUNT =
+  "int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)";
 
 /** Mount options that are flags. Source: include/uapi/linux/mount.h; names as mount(8) has them. */
 const FLAGS: Readonly<Record<string, { readonly set?: number; readonly clear?: number }>> = {
@@ -49,7 +50,13 @@ export function mount(source: string, target: string, type: string, options: rea
   mountFlags(source, target, type, flags, data === "" ? null : data);
 }
 
-export function mountFlags(source: string, target: string, type: string | null, flags: number, data: string | null): void {
+export function mountFlags(
+  source: string,
+  target: string,
+  type: string | null,
+  flags: number,
+  data: string | null,
+): void {
   try {
     libc(MOUNT, source, target, type, flags, data);
   } catch (cause) {

@@ -5,9 +5,10 @@ import { Fault } from "../../base/fault.ts";
 import { Mutex } from "../../base/mutex.ts";
 import { race } from "../../base/retry.ts";
 import { type OciProcess, type OciResources, processToProto, resourcesToProto } from "../agent/index.ts";
-import type { Exit, Stdio } from "./container-event.ts";
+import type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
 import { type EncodedStats, encodeStats } from "./container-stats.ts";
 import { type EndOfProcess, GuestProcess, type GuestProcessDeps, SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
+import type { PodRole } from "./pod-role.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
 
 /** How long a force-deleted container may take to die before it is given up, ms. */
@@ -23,18 +24,25 @@ export type ContainerState = "created" | "running" | "paused" | "stopped";
 /** One container of a pod, as containerd sees it; it exists in the guest already. */
 export class Container {
   readonly id: string;
-  readonly prepared: PreparedContainer;
+  readonly role: PodRole;
   readonly init: GuestProcess;
   readonly #deps: ContainerDeps;
   readonly #execs = new Map<string, GuestProcess>();
+  /** What an exec shall run, until its start. */
+  readonly #execSpecs = new WeakMap<GuestProcess, OciProcess>();
   readonly #turn = new Mutex();
   #paused = false;
   #silent = false;
+  readonly #report: Emit;
+  /** File of the node that gets the termination message. */
+  readonly #messageFile: string | undefined;
   #removal: Promise<void> | undefined;
 
   constructor(prepared: PreparedContainer, deps: ContainerDeps) {
     this.id = prepared.request.id;
-    this.prepared = prepared;
+    this.role = prepared.role;
+    this.#report = prepared.request.emit;
+    this.#messageFile = terminationMessageFile(prepared);
     this.#deps = deps;
     this.init = new GuestProcess({ containerId: this.id, execId: this.id }, prepared.request.stdio, {
       ...deps,
@@ -45,7 +53,7 @@ export class Container {
 
   /** Belongs to the pod itself: the pod ends with it. */
   get isSandbox(): boolean {
-    return this.prepared.role.containerType !== "pod_container";
+    return this.role.containerType !== "pod_container";
   }
 
   get state(): ContainerState {
@@ -89,15 +97,13 @@ export class Container {
       },
     });
     this.#execs.set(execId, exec);
-    this.#processes.set(exec, { ...process, terminal: stdio.terminal });
+    this.#execSpecs.set(exec, { ...process, terminal: stdio.terminal });
     this.#emit({ kind: "exec-added", execId });
   }
 
-  readonly #processes = new WeakMap<GuestProcess, OciProcess>();
-
   async startExec(execId: string, call: Call): Promise<void> {
     const exec = this.process(execId);
-    const process = this.#processes.get(exec);
+    const process = this.#execSpecs.get(exec);
     if (this.state !== "running" || process === undefined) throw this.#notRunning("run a process");
     const begin = (c: Call): Promise<void> => this.#deps.agent.execProcess(exec.ref, processToProto(process), c);
     await exec.start(begin, () => this.#emit({ kind: "exec-started", execId }), call);
@@ -196,8 +202,8 @@ export class Container {
     this.#deps.onEnd(this, exit);
   }
 
-  #emit(event: Parameters<PreparedContainer["request"]["emit"]>[0]): void {
-    if (!this.#silent) this.prepared.request.emit(event);
+  #emit(event: ContainerEvent): void {
+    if (!this.#silent) this.#report(event);
   }
 
   #notRunning(what: string): Fault {
@@ -206,24 +212,26 @@ export class Container {
     });
   }
 
-  /**
-   * Kubernetes reads the termination message from a file of the node that the guest has only a copy of.
-   * Source: reference §2.10; kubelet's terminationMessagePolicy "File".
-   */
   async #saveTerminationMessage(call: Call): Promise<void> {
-    const { spec, plan } = this.prepared;
-    const annotations = spec.annotations ?? {};
-    const path = annotations["io.kubernetes.container.terminationMessagePath"];
-    if (path === undefined || annotations["io.kubernetes.container.terminationMessagePolicy"] !== "File") return;
-    const copy = plan.copies.find((c) => c.destination === path);
-    if (copy === undefined) return;
+    if (this.#messageFile === undefined) return;
     try {
-      await writeFile(copy.source, await this.#deps.agent.terminationLog(this.id, call));
+      await writeFile(this.#messageFile, await this.#deps.agent.terminationLog(this.id, call));
     } catch (err) {
       // Agents before 4.x cannot; the exit itself is worth more than the message.
-      this.#deps.log.warn({ err, container: this.id, path }, "termination message not fetched");
+      this.#deps.log.warn({ err, container: this.id, file: this.#messageFile }, "termination message not fetched");
     }
   }
+}
+
+/**
+ * Kubernetes reads the termination message from a file of the node that the guest has only a copy of.
+ * Source: reference §2.10; kubelet's terminationMessagePolicy "File".
+ */
+function terminationMessageFile({ spec, plan }: PreparedContainer): string | undefined {
+  const annotations = spec.annotations ?? {};
+  if (annotations["io.kubernetes.container.terminationMessagePolicy"] !== "File") return undefined;
+  const path = annotations["io.kubernetes.container.terminationMessagePath"];
+  return plan.copies.find((c) => c.destination === path)?.source;
 }
 
 /** Undo of a creation that may have reached the guest. */

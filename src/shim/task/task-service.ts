@@ -172,7 +172,7 @@ export class TaskService implements TaskHandlers {
     const container = this.#container(request.id, caller);
     const resources = readResources(request);
     // The pause container has no limits of its own.
-    if (container.prepared.role.containerType !== "pod_sandbox") await container.update(resources, caller.call);
+    if (container.role.containerType !== "pod_sandbox") await container.update(resources, caller.call);
     return EMPTY;
   };
 

@@ -125,6 +125,15 @@ export class Containerd {
     return this.tryCtr([...flags, image, id, ...command], options);
   }
 
+  /** Ends a task, whatever state it is in, and forgets it. @returns its exit code */
+  async endTask(id: string, signalName = "SIGKILL", namespace = "default"): Promise<number> {
+    await this.tryCtr(["task", "kill", "-s", signalName, id], { namespace }); // it may have ended by itself
+    await until(`task ${id} to stop`, 60_000, async () => (await this.taskStatus(id, namespace)) !== "RUNNING");
+    const { code } = await this.tryCtr(["task", "rm", id], { namespace });
+    await this.tryCtr(["container", "rm", id], { namespace });
+    return code;
+  }
+
   /** State of a task as `ctr task ls` shows it, undefined when there is no such task. */
   async taskStatus(id: string, namespace = "default"): Promise<string | undefined> {
     const { stdout } = await this.tryCtr(["task", "ls"], { namespace });
@@ -153,7 +162,12 @@ function network(folder: string, bridge: string): object {
 function configuration(folder: string, version: 2 | 3): string {
   const shipped = readFileSync(join(ROOT, "deploy", "containerd", `config-v${version}.toml`), "utf8");
   const cri = version === 2 ? "io.containerd.grpc.v1.cri" : "io.containerd.cri.v1.runtime";
-  return `${shipped.replace(/^version = \d+$/m, "")}
+  // Network namespaces where this test's leftovers are looked for. The table may be in the fragment already.
+  const table = `[plugins."${cri}"]\n`;
+  const netns = `${table}  netns_mounts_under_state_dir = true\n`;
+  const fragment = shipped.replace(/^version = \d+$/m, "");
+  const own = fragment.includes(table) ? fragment.replace(table, netns) : `${fragment}\n${netns}`;
+  return `${own}
 [plugins."${cri}".cni]
   bin_dir = ${JSON.stringify(process.env.CNI_BIN ?? "/usr/lib/cni")}
   conf_dir = ${JSON.stringify(join(folder, "cni"))}

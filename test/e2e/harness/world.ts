@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Containerd } from "./containerd.ts";
@@ -151,15 +151,12 @@ export class World {
     return existsSync(path) ? readFileSync(path, "utf8").slice(-6000) : "";
   }
 
-  /** What pods have left behind, besides the daemons that shall go on: VMs, mounts, directories of theirs. */
+  /** What pods have left behind, besides the daemons that shall go on: VMs, mounts, network namespaces (mounted too). */
   leftovers(): string[] {
     const mounts = readFileSync("/proc/mounts", "utf8").split("\n");
     return [
       ...this.vms().map((p) => `VM ${p.pid}`),
       ...mounts.filter((line) => line.includes(this.folder)).map((line) => `mount ${line.split(" ")[1]}`),
-      ...entries("/run/netns")
-        .filter((name) => name.startsWith("cni-"))
-        .map((name) => `netns ${name}`),
     ];
   }
 
@@ -206,8 +203,4 @@ async function endProcess(pid: number, problems: string[], what: string): Promis
   } catch {
     problems.push(`${what} did not end within 30 s of SIGTERM`);
   }
-}
-
-function entries(folder: string): string[] {
-  return existsSync(folder) ? readdirSync(folder) : [];
 }
