@@ -36,7 +36,12 @@ export function exec(
       const missing = cause.code === "ENOENT";
       reject(
         missing
-          ? new Fault("unavailable", `${command} is not installed or not on PATH`, { command }, { cause, retryable: false })
+          ? new Fault(
+              "unavailable",
+              `${command} is not installed or not on PATH`,
+              { command },
+              { cause, retryable: false },
+            )
           : Fault.from(cause, { command }),
       );
     });

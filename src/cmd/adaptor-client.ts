@@ -20,7 +20,13 @@ export async function adaptorText(path: string, call: Call): Promise<string> {
       reply.on("error", reject);
       reply.on("end", () => {
         if (reply.statusCode === 200) resolve(body);
-        else reject(new Fault(reply.statusCode === 404 ? "not_found" : "internal", `the adaptor at ${name} answered ${reply.statusCode}: ${body}`));
+        else
+          reject(
+            new Fault(
+              reply.statusCode === 404 ? "not_found" : "internal",
+              `the adaptor at ${name} answered ${reply.statusCode}: ${body}`,
+            ),
+          );
       });
     });
     sent.on("error", (cause) => {

@@ -62,13 +62,22 @@ async function host(call: Call): Promise<Finding[]> {
   found.push(
     root
       ? { subject: "user", state: "ok", detail: "root" }
-      : { subject: "user", state: "error", detail: "not root: mounts and containerd's sockets need it", remedy: "sudo kata-remote check" },
+      : {
+          subject: "user",
+          state: "error",
+          detail: "not root: mounts and containerd's sockets need it",
+          remedy: "sudo kata-remote check",
+        },
   );
   const v2 = await access("/sys/fs/cgroup/cgroup.controllers").then(
     () => true,
     () => false,
   );
-  found.push({ subject: "cgroups", state: "ok", detail: `version ${v2 ? 2 : 1} on the host; metrics are given in that form` });
+  found.push({
+    subject: "cgroups",
+    state: "ok",
+    detail: `version ${v2 ? 2 : 1} on the host; metrics are given in that form`,
+  });
   const kernel = await exec("uname", ["-r"], call);
   found.push({ subject: "host kernel", state: "ok", detail: kernel.stdout.trim() });
   const { bavail, bsize } = await statfs("/var/lib");
@@ -85,7 +94,8 @@ async function host(call: Call): Promise<Finding[]> {
 async function containerd(call: Call): Promise<Finding[]> {
   const subject = "containerd";
   const path = await onPath("containerd");
-  if (path === undefined) return [{ subject, state: "error", detail: "not on PATH", remedy: "apt-get install containerd" }];
+  if (path === undefined)
+    return [{ subject, state: "error", detail: "not on PATH", remedy: "apt-get install containerd" }];
   const { stdout } = await exec(path, ["--version"], call);
   const version = / v?(\d+)\.(\d+)/.exec(stdout);
   const [, major = "0", minor = "0"] = version ?? [];
@@ -112,7 +122,9 @@ async function containerd(call: Call): Promise<Finding[]> {
 async function node(options: CheckOptions, call: Call): Promise<Finding[]> {
   try {
     const config = await readNodeConfig(options.nodeConfig);
-    const found: Finding[] = [{ subject: "node config", state: "ok", detail: `default backend ${config.shim.hypervisor}` }];
+    const found: Finding[] = [
+      { subject: "node config", state: "ok", detail: `default backend ${config.shim.hypervisor}` },
+    ];
     const status = await askNode((control, o) => control.status({}, o), call).catch((e: unknown) => Fault.from(e));
     found.push(
       status instanceof Fault
@@ -134,19 +146,30 @@ async function adaptor(options: CheckOptions, call: Call): Promise<Finding[]> {
       const found = await provider.verify(call);
       const { guestOverheadMiB, memoryMiB } = config.vm;
       const memory = `${memoryMiB} MiB of a pod without a limit + ${guestOverheadMiB} MiB for the guest itself`;
-      return [...found.map((f) => ({ ...f, subject: `${config.provider}: ${f.subject}` })), { subject: "VM memory", state: "ok", detail: memory }];
+      return [
+        ...found.map((f) => ({ ...f, subject: `${config.provider}: ${f.subject}` })),
+        { subject: "VM memory", state: "ok", detail: memory },
+      ];
     } finally {
       await provider.close();
     }
   } catch (e) {
-    return [{ subject: "adaptor config", state: "error", detail: Fault.from(e).fullMessage, remedy: "correct the file" }];
+    return [
+      { subject: "adaptor config", state: "error", detail: Fault.from(e).fullMessage, remedy: "correct the file" },
+    ];
   }
 }
 
 async function onPath(program: string): Promise<string | undefined> {
-  for (const dir of (process.env["PATH"] ?? "").split(delimiter)) {
+  for (const dir of (process.env.PATH ?? "").split(delimiter)) {
     const path = join(dir, program);
-    if (await access(path, constants.X_OK).then(() => true, () => false)) return path;
+    if (
+      await access(path, constants.X_OK).then(
+        () => true,
+        () => false,
+      )
+    )
+      return path;
   }
   return undefined;
 }

@@ -12,7 +12,7 @@ const ANSWER_MS = 10_000;
 
 /** Run directory of this node's daemon; KATA_REMOTE_RUN_DIR as for the launcher. */
 export function runDir(): string {
-  return process.env["KATA_REMOTE_RUN_DIR"] ?? "/run/kata-remote";
+  return process.env.KATA_REMOTE_RUN_DIR ?? "/run/kata-remote";
 }
 
 /**

@@ -9,11 +9,17 @@ import { buildImage } from "../podvmimage/index.ts";
  * `kata-remote image build`
  * @throws Fault failed_precondition when run from sources that were not built
  */
-export async function imageBuild(options: { readonly out: string; readonly cache: string; readonly json?: boolean }, call: Call): Promise<void> {
+export async function imageBuild(
+  options: { readonly out: string; readonly cache: string; readonly json?: boolean },
+  call: Call,
+): Promise<void> {
   const library = libraryDir();
   const guestBundlePath = join(library, "guest.mjs");
   if (!existsSync(guestBundlePath)) {
-    throw new Fault("failed_precondition", `${guestBundlePath} is missing: run "npm run build", then this command from dist/bin`);
+    throw new Fault(
+      "failed_precondition",
+      `${guestBundlePath} is missing: run "npm run build", then this command from dist/bin`,
+    );
   }
   const image = await buildImage(
     {

@@ -70,7 +70,12 @@ export async function logs(name: string, call: Call): Promise<void> {
     }
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
-    throw new Fault("not_found", `${path} does not exist: under systemd, ask journalctl -u kata-remote-node`, { path }, { cause });
+    throw new Fault(
+      "not_found",
+      `${path} does not exist: under systemd, ask journalctl -u kata-remote-node`,
+      { path },
+      { cause },
+    );
   }
 }
 
@@ -80,9 +85,13 @@ async function findSandbox(name: string, call: Call): Promise<SandboxStatus> {
     (s) => s.sandboxId.startsWith(name) || s.id.startsWith(name) || s.containers.some((c) => c.id.startsWith(name)),
   );
   const [first, second] = found;
-  if (first === undefined) throw new Fault("not_found", `no sandbox of this node is called ${name}; kata-remote ps lists them`);
+  if (first === undefined)
+    throw new Fault("not_found", `no sandbox of this node is called ${name}; kata-remote ps lists them`);
   if (second !== undefined) {
-    throw new Fault("invalid_argument", `${name} is not enough: ${found.map((s) => s.id).join(", ")} all begin with it`);
+    throw new Fault(
+      "invalid_argument",
+      `${name} is not enough: ${found.map((s) => s.id).join(", ")} all begin with it`,
+    );
   }
   return first;
 }

@@ -14,7 +14,7 @@ export interface UpOptions {
 /** `kata-remote up`: adaptor and node daemon in one process, joined by the same socket as two would be. */
 export async function runUp(options: UpOptions, call: Call): Promise<void> {
   // Pods of this machine hold it; it must not end because there are none for a while.
-  process.env["KATA_REMOTE_SUPERVISED"] = "1";
+  process.env.KATA_REMOTE_SUPERVISED = "1";
   const nodeConfig = await readNodeConfig(options.nodeConfigPath);
   await lockRunDir(nodeConfig, call);
   const adaptorConfig = await loadAdaptorConfig(options.adaptorConfigPath);

@@ -1,4 +1,4 @@
-import type { TSchema, Static } from "typebox";
+import type { Static, TSchema } from "typebox";
 import type { Call } from "../base/call.ts";
 import type { InstanceId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";

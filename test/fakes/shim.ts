@@ -112,7 +112,7 @@ export class ShimFixture {
       config: parseConfig(ShimConfig, config, "test"),
       log: silentLogger(),
       runDir: this.runDir,
-      doorAddress: (door) => `/address/of/${door}`,
+      doorAddress: (door) => (door.includes("@") ? door : `/address/of/${door}`),
     });
     return this.shim;
   }

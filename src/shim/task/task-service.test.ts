@@ -426,6 +426,20 @@ describe("equal ids", () => {
     assert.equal((await other.state({ id: "c1", execId: "" })).status, Status.CREATED);
   });
 
+  it("are kept apart by the door's namespace, as containerd 1.6 says none", async () => {
+    for (const namespace of ["one", "two"]) {
+      const task = f.task({ namespace: "", door: `${namespace}@/containerd.sock` });
+      await task.create(await f.createRequest("c1", undefined, namespace));
+    }
+    assert.deepEqual(
+      f.shim.status().map((s) => [s.containerdAddress, s.namespace]),
+      [
+        ["/containerd.sock", "one"],
+        ["/containerd.sock", "two"],
+      ],
+    );
+  });
+
   it("may be used again as soon as the task is deleted, while the old VM still goes away", async () => {
     let stop = (): void => {};
     f.hypervisor.beforeStop = () => new Promise((resolve) => (stop = resolve));

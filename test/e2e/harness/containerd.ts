@@ -129,9 +129,10 @@ export class Containerd {
   async endTask(id: string, signalName = "SIGKILL", namespace = "default"): Promise<number> {
     await this.tryCtr(["task", "kill", "-s", signalName, id], { namespace }); // it may have ended by itself
     await until(`task ${id} to stop`, 60_000, async () => (await this.taskStatus(id, namespace)) !== "RUNNING");
-    const { code } = await this.tryCtr(["task", "rm", id], { namespace });
+    const { code, stderr } = await this.tryCtr(["task", "rm", id], { namespace });
     await this.tryCtr(["container", "rm", id], { namespace });
-    return code;
+    // ctr tells another code than 0 in a warning only.
+    return code === 0 ? Number(/exit with non-zero exit code (\d+)/.exec(stderr)?.[1] ?? 0) : -1;
   }
 
   /** State of a task as `ctr task ls` shows it, undefined when there is no such task. */
