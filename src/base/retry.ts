@@ -28,6 +28,7 @@ export function ended(call: Call, cause?: unknown): Fault {
 
 /** Rejects as soon as the call ends, else with what `work` gives. The work itself is not stopped. */
 export async function race<T>(work: Promise<T>, call: Call): Promise<T> {
+  work.catch(() => undefined); // when the call ends first nobody waits for it, which must not end the process
   if (call.signal.aborted) throw ended(call);
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(ended(call));

@@ -75,12 +75,14 @@ describe("the CRI plugin, as a kubelet drives it", () => {
     const deaf = await cri.startContainer(pod, {
       name: "deaf",
       image: BUSYBOX,
-      command: ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"],
+      command: ["sh", "-c", "trap : TERM; while :; do sleep 0.1; done"],
     });
     await cri.stopContainer(polite, 20);
     assert.equal(await cri.exitCode(polite), 0);
-    await cri.stopContainer(deaf, 1);
+    const started = performance.now();
+    await cri.stopContainer(deaf, 2);
     assert.equal(await cri.exitCode(deaf), 137);
+    assert.ok(performance.now() - started >= 2000, "its grace time is given");
   });
 
   it("counts a container's memory and ends one that takes more than its limit", async () => {

@@ -141,8 +141,8 @@ export class EmbeddedQueue implements OperationQueue {
         busy: new Set([...this.#running.values()].map((r) => r.operation.subject)),
       });
       for (const operation of claimed) this.#begin(operation);
-    }
-    await this.#sleepUntilNext();
+      await this.#sleepUntilNext();
+    } while (this.#claimAgain && !this.#closing.signal.aborted);
   }
 
   #room(): Map<string, number> {

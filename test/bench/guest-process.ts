@@ -1,0 +1,46 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Forwarder, GuestIdentity, TreeStore } from "../../src/guest/forwarder/index.ts";
+import { Children } from "../../src/guest/system/children.ts";
+import { STREAM_OFFSET } from "../../src/guestwire/index.ts";
+import type { ServerCall } from "../../src/ttrpc/index.ts";
+import { serveMeasuringProcess } from "./peer-process.ts";
+
+/** Output of a container with this name ends after so many bytes; of any other it never does. */
+export const FINITE = /^bytes-(\d+)$/;
+
+const OUTPUT = Buffer.alloc(1 << 20, 7);
+
+function offsetOf(call: ServerCall): number {
+  return Number(call.metadata.find(([key]) => key === STREAM_OFFSET)?.[1] ?? 0);
+}
+
+/** The guest's own forwarder, as in a VM, in front of an agent that does nothing but give bytes. */
+async function serve(caPath: string, folder: string, address: string): Promise<void> {
+  const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
+  const treeDirectory = (treeId: string): string => join(folder, treeId);
+  const forwarder = new Forwarder({
+    identity: new GuestIdentity(readFileSync(caPath, "utf8")),
+    agent: {
+      readStdout: async ({ containerId, len }, call) => {
+        const end = FINITE.exec(containerId)?.[1];
+        const left = end === undefined ? len : Math.max(0, Number(end) - offsetOf(call));
+        return { data: OUTPUT.subarray(0, Math.min(len, left)) };
+      },
+      readStderr: async () => ({ data: Buffer.alloc(0) }),
+      closeStdin: async () => ({}),
+    },
+    trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
+    treeDirectory,
+    machine: { setClock: () => undefined, setHostname: () => undefined, listeningMs: () => 0 },
+    diskPath: folder,
+    log: quiet,
+  });
+  serveMeasuringProcess(await forwarder.listen(0, address));
+}
+
+if (import.meta.main) {
+  const [caPath, folder, address] = process.argv.slice(2);
+  if (caPath === undefined || folder === undefined || address === undefined) throw new Error("3 arguments are needed");
+  await serve(caPath, folder, address);
+}
