@@ -10,7 +10,7 @@ import { type InstanceId, newOperationId, newSandboxId } from "../../src/base/id
 import { silentLogger } from "../../src/base/log.ts";
 import type { InstanceSpec, Provider } from "../../src/provider/index.ts";
 import { tinyKernel } from "../../test/fakes/tiny-kernel.ts";
-import { loadProvider } from "../registry.ts";
+import { localProvider } from "./index.ts";
 
 const missing = ["qemu-system-x86_64", "qemu-img", "genisoimage", "setpriv"].filter(
   (c) => spawnSync(c, ["--version"]).error !== undefined,
@@ -39,7 +39,6 @@ describe("provider local", {
   }
 
   async function open(config: Record<string, unknown> = {}): Promise<Provider> {
-    const plugin = await loadProvider("local");
     const all = {
       stateDir: join(dir, "vms"),
       imageDir: join(dir, "halt"),
@@ -47,7 +46,10 @@ describe("provider local", {
       cacheDir: dir,
       ...config,
     };
-    return plugin.create(parseConfig(plugin.configSchema, all, "test"), { log: silentLogger(), now: () => new Date() });
+    return localProvider.create(parseConfig(localProvider.configSchema, all, "test"), {
+      log: silentLogger(),
+      now: () => new Date(),
+    });
   }
 
   function spec(): InstanceSpec {

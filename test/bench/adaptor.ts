@@ -27,7 +27,10 @@ export async function adaptorFigures(scope: BenchScope): Promise<Figure[]> {
       const sandboxId = newSandboxId();
       const pod = { namespace: "default", name: "bench", uid: "u" };
       const begun = performance.now();
-      await client.createVm({ sandboxId, nodeId: "node-1", pod, containerdNamespace: "default", containerdId: "c" }, call);
+      await client.createVm(
+        { sandboxId, nodeId: "node-1", pod, containerdNamespace: "default", containerdId: "c" },
+        call,
+      );
       const created = performance.now();
       let addressed = Number.NaN;
       for await (const { stage, message } of client.startVm({ sandboxId }, call)) {
@@ -49,7 +52,16 @@ export async function adaptorFigures(scope: BenchScope): Promise<Figure[]> {
 
     const base = { value: bare, text: `a bare gRPC call (${bare.toFixed(2)} ms)` };
     const ms = (name: string, text: string, key: keyof (typeof times)[number], share: number): Figure =>
-      figure(`adaptor.${name}`, text, quantile(times.map((t) => t[key]), share), "ms", { base });
+      figure(
+        `adaptor.${name}`,
+        text,
+        quantile(
+          times.map((t) => t[key]),
+          share,
+        ),
+        "ms",
+        { base },
+      );
     return [
       ms("createAndStart.p50", "adaptor time in CreateVM + StartVM, p50", "both", 0.5),
       ms("createAndStart.p99", "adaptor time in CreateVM + StartVM, p99", "both", 0.99),

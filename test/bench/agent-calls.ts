@@ -3,6 +3,16 @@ import { HealthDefinition } from "../../src/gen/agent/health.ts";
 import { STREAM_OFFSET } from "../../src/guestwire/index.ts";
 import { createClient, type UnaryCaller } from "../../src/ttrpc/index.ts";
 
+/** Name of a container of the stub agent whose output ends after so many bytes; of any other it never does. */
+export function containerWithOutput(bytes: number): string {
+  return `bytes-${bytes}`;
+}
+
+/** What a container of the stub agent writes in all. */
+export function outputBytes(containerId: string): number {
+  return Number(/^bytes-(\d+)$/.exec(containerId)?.[1] ?? Number.POSITIVE_INFINITY);
+}
+
 /** One Health.Check, typed, as the shim calls it. */
 export function healthCheck(caller: UnaryCaller): () => Promise<unknown> {
   const health = createClient(HealthDefinition, caller);

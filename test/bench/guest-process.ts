@@ -4,10 +4,8 @@ import { Forwarder, GuestIdentity, TreeStore } from "../../src/guest/forwarder/i
 import { Children } from "../../src/guest/system/children.ts";
 import { STREAM_OFFSET } from "../../src/guestwire/index.ts";
 import type { ServerCall } from "../../src/ttrpc/index.ts";
+import { outputBytes } from "./agent-calls.ts";
 import { serveMeasuringProcess } from "./peer-process.ts";
-
-/** Output of a container with this name ends after so many bytes; of any other it never does. */
-export const FINITE = /^bytes-(\d+)$/;
 
 const OUTPUT = Buffer.alloc(1 << 20, 7);
 
@@ -23,8 +21,7 @@ async function serve(caPath: string, folder: string, address: string): Promise<v
     identity: new GuestIdentity(readFileSync(caPath, "utf8")),
     agent: {
       readStdout: async ({ containerId, len }, call) => {
-        const end = FINITE.exec(containerId)?.[1];
-        const left = end === undefined ? len : Math.max(0, Number(end) - offsetOf(call));
+        const left = Math.max(0, outputBytes(containerId) - offsetOf(call));
         return { data: OUTPUT.subarray(0, Math.min(len, left)) };
       },
       readStderr: async () => ({ data: Buffer.alloc(0) }),

@@ -35,7 +35,10 @@ export async function launcherFigures(scope: BenchScope): Promise<Figure[]> {
     for (const key of ["start", "node", "nothing"] as const) times[key].push(turn[key]);
   }
   const p = (key: keyof typeof times, share: number): number => quantile(times[key], share);
-  const base = (share: number) => ({ value: p("node", share), text: `a bare Node boot (${p("node", share).toFixed(1)} ms)` });
+  const base = (share: number) => ({
+    value: p("node", share),
+    text: `a bare Node boot (${p("node", share).toFixed(1)} ms)`,
+  });
   return [
     figure("launcher.start.p50", "launcher start, daemon alive, p50", p("start", 0.5), "ms", { base: base(0.5) }),
     figure("launcher.start.p99", "launcher start, daemon alive, p99", p("start", 0.99), "ms", { base: base(0.99) }),

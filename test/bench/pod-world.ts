@@ -177,4 +177,3 @@ async function end(pid: number, what: string): Promise<void> {
   signal(pid, "SIGTERM");
   await until(`${what} to end`, 30_000, () => !isAlive(pid));
 }
-

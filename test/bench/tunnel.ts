@@ -6,7 +6,7 @@ import { withDeadline } from "../../src/base/call.ts";
 import type { UnaryCaller } from "../../src/ttrpc/index.ts";
 import { must } from "../e2e/harness/run-command.ts";
 import { RelayFixture } from "../support/relay-fixture.ts";
-import { healthCheck, OutputReader } from "./agent-calls.ts";
+import { containerWithOutput, healthCheck, OutputReader } from "./agent-calls.ts";
 import type { BenchScope } from "./bench-scope.ts";
 import { type Figure, figure } from "./figure.ts";
 import { inFlight, oneByOne } from "./measure.ts";
@@ -57,8 +57,12 @@ async function callFigures(
   const [perSecond, cpu] = await withCpu(guest, () => inFlight(check, 32, 60_000));
   const base = (value: number) => ({ value, text: `bare ttrpc (${value.toLocaleString("en-US")})` });
   return [
-    figure("tunnel.check.p50", "agent RPC through tunnel, p50", single.p50Us, "us", { base: base(bare.sequentialP50Us) }),
-    figure("tunnel.check.p99", "agent RPC through tunnel, p99", single.p99Us, "us", { base: base(bare.sequentialP99Us) }),
+    figure("tunnel.check.p50", "agent RPC through tunnel, p50", single.p50Us, "us", {
+      base: base(bare.sequentialP50Us),
+    }),
+    figure("tunnel.check.p99", "agent RPC through tunnel, p99", single.p99Us, "us", {
+      base: base(bare.sequentialP99Us),
+    }),
     figure("tunnel.check.rate", "agent RPC through tunnel, 32 in flight", perSecond, "calls/s", {
       base: base(bare.concurrentCallsPerSecond),
     }),
@@ -102,8 +106,15 @@ async function copyFigure(fixture: RelayFixture, folder: string, bare: TtrpcBenc
   const reader = spawn("cat", [fifo], { stdio: ["ignore", "ignore", "inherit"] });
   const ended = once(reader, "exit");
   try {
-    const containerId = `bytes-${COPIED_BYTES}`;
-    const stream = { containerId, execId: containerId, terminal: false, stdin: "", stdout: `fifo://${fifo}`, stderr: "" };
+    const containerId = containerWithOutput(COPIED_BYTES);
+    const stream = {
+      containerId,
+      execId: containerId,
+      terminal: false,
+      stdin: "",
+      stdout: `fifo://${fifo}`,
+      stderr: "",
+    };
     const start = performance.now();
     await fixture.relay.attachStdio(
       { key: "copy", sandboxId: fixture.sandboxId, ...stream },
@@ -112,10 +123,19 @@ async function copyFigure(fixture: RelayFixture, folder: string, bare: TtrpcBenc
     await fixture.relay.stdioDrained("copy");
     const ms = performance.now() - start;
     await fixture.relay.detachStdio("copy");
-    const base = { value: bare.sequentialReplies1MiBMBps, text: `bare ttrpc, 1 MiB (${bare.sequentialReplies1MiBMBps} MB/s)` };
-    return figure("tunnel.stdout", "a container's stdout, from agent into containerd's FIFO", COPIED_BYTES / ms / 1000, "MB/s", {
-      base,
-    });
+    const base = {
+      value: bare.sequentialReplies1MiBMBps,
+      text: `bare ttrpc, 1 MiB (${bare.sequentialReplies1MiBMBps} MB/s)`,
+    };
+    return figure(
+      "tunnel.stdout",
+      "a container's stdout, from agent into containerd's FIFO",
+      COPIED_BYTES / ms / 1000,
+      "MB/s",
+      {
+        base,
+      },
+    );
   } finally {
     reader.kill();
     await ended;

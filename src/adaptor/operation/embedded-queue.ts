@@ -142,7 +142,8 @@ export class EmbeddedQueue implements OperationQueue {
       });
       for (const operation of claimed) this.#begin(operation);
       await this.#sleepUntilNext();
-    } while (this.#claimAgain && !this.#closing.signal.aborted);
+    }
+    while (this.#claimAgain && !this.#closing.signal.aborted);
   }
 
   #room(): Map<string, number> {

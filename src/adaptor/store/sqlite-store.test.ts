@@ -106,10 +106,7 @@ describe("SQLite store", () => {
       await submit("high", "1", 0);
       for (const subject of ["2", "3", "4"]) await submit("low", subject, 10);
       const claimed = await claim({ high: 5, low: 2 }, ["2"]);
-      assert.deepEqual(
-        claimed.map((o) => `${o.kind}/${o.subject}`),
-        ["high/1", "low/3", "low/4"],
-      );
+      assert.deepEqual(claimed.map((o) => `${o.kind}/${o.subject}`).toSorted(), ["high/1", "low/3", "low/4"]);
       assert.equal(new Set(claimed.map((o) => o.lease)).size, 3);
       const [high] = claimed;
       const wakeAt = Date.now() + 60_000;

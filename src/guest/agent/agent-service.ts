@@ -175,11 +175,15 @@ function memoryBlockBytes(): bigint {
 }
 
 function metricsText(): string {
-  const { rss } = process.memoryUsage();
+  const { rss, heapTotal, external } = process.memoryUsage();
   const { user, system } = process.cpuUsage();
   return [
     "# TYPE kata_agent_process_resident_memory_bytes gauge",
     `kata_agent_process_resident_memory_bytes ${rss}`,
+    "# TYPE kata_agent_process_heap_bytes gauge",
+    `kata_agent_process_heap_bytes ${heapTotal}`,
+    "# TYPE kata_agent_process_external_bytes gauge",
+    `kata_agent_process_external_bytes ${external}`,
     "# TYPE kata_agent_process_cpu_seconds_total counter",
     `kata_agent_process_cpu_seconds_total ${(user + system) / 1e6}`,
     "# TYPE kata_guest_memory_total_bytes gauge",

@@ -1,4 +1,5 @@
 import { Fault } from "../../base/fault.ts";
+import { bytesPassed } from "../system/garbage.ts";
 
 /** What we use of a Node stream that writes to a pipe or a terminal. */
 export interface ByteSink {
@@ -52,6 +53,7 @@ export class InputStream {
       if (this.#closed || this.#broken) throw this.#gone();
       const fresh = data.subarray(skip);
       this.#accepted += fresh.length;
+      bytesPassed(fresh.length);
       this.#last = this.#write(fresh);
       this.#last.catch(() => undefined); // reported to whoever waits below
     }

@@ -1,6 +1,7 @@
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { race } from "../../base/retry.ts";
+import { bytesPassed } from "../system/garbage.ts";
 
 /** What we use of a Node stream that reads from a pipe or a terminal. */
 export interface ByteSource {
@@ -19,7 +20,9 @@ export interface ReadRequest {
 }
 
 /** Reading from the process stops above this; the process then waits in its write. */
-const HIGH_WATER_BYTES = 1 << 20;
+const HIGH_WATER_BYTES = 512 * 1024;
+/** Most bytes of one reply: larger ones are no faster and take several times their size of memory on their way. */
+const MAX_REPLY_BYTES = 256 * 1024;
 /** The stream of an ended process is closed after this much silence, since a grandchild may hold it open for ever. */
 const LINGER_MS = 500;
 
@@ -53,7 +56,7 @@ export class OutputStream {
    * @throws Fault invalid_argument for an offset whose bytes were acknowledged before or do not exist yet; cancelled
    */
   async read(request: ReadRequest, call: Call): Promise<Uint8Array> {
-    const maxBytes = Math.max(1, request.maxBytes);
+    const maxBytes = Math.min(MAX_REPLY_BYTES, Math.max(1, request.maxBytes));
     for (;;) {
       const from = request.offset ?? this.#delivered;
       if (from < this.#start || from > this.#end) {
@@ -112,6 +115,7 @@ export class OutputStream {
   /** From #start on: it was just acknowledged up to there. */
   #take(maxBytes: number): Uint8Array {
     const length = Math.min(maxBytes, this.#end - this.#start);
+    bytesPassed(length);
     this.#delivered = this.#start + length;
     const head = this.#chunks[0];
     if (head === undefined) return new Uint8Array(0);

@@ -5,6 +5,7 @@ import { rm } from "node:fs/promises";
 import type { Writable } from "node:stream";
 import { Fault } from "../../base/fault.ts";
 import type { Children } from "../system/children.ts";
+import { bytesPassed } from "../system/garbage.ts";
 import type { TreeReader } from "./tree-reader.ts";
 
 export interface StoredTree {
@@ -108,6 +109,7 @@ export class TreeStore {
       for await (const piece of reader.content()) {
         hash.update(piece);
         bytes += piece.length;
+        bytesPassed(piece.length);
         if (!stdin.write(piece)) await Promise.race([once(stdin, "drain").catch(() => undefined), early]);
         if (tar.exitCode !== null) break;
       }

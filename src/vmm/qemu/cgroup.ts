@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 
 const PARENT = "kata-remote";
 
@@ -12,27 +13,40 @@ const PARENT = "kata-remote";
 export async function createCgroups(dir: string): Promise<string[]> {
   const files: string[] = [];
   for (const group of await groupsOf(dir)) {
-    try {
-      await mkdir(group, { recursive: true, mode: 0o755 });
-      files.push(join(group, "cgroup.procs"));
-    } catch {
-      // Not ours to change (container, not root): the VM then stays in our own group, which is all that can be done.
-    }
+    // Twice: the parent may be removed, being empty, while we are about to make something in it.
+    if ((await make(group)) || (await make(group))) files.push(join(group, "cgroup.procs"));
   }
   return files;
 }
 
-/** Removes them again; a group that is gone or still busy is left alone. */
-export async function removeCgroups(dir: string): Promise<void> {
-  for (const group of await groupsOf(dir)) {
-    await remove(group);
-    await remove(join(group, ".."));
-  }
+/** False where it is not ours to make (container, not root): the VM then stays in our own group, the best there is. */
+async function make(group: string): Promise<boolean> {
+  return mkdir(group, { recursive: true, mode: 0o755 }).then(
+    () => true,
+    () => false,
+  );
 }
 
-async function remove(group: string): Promise<void> {
-  // ENOENT: never made. EBUSY, ENOTEMPTY: another VM's groups are in the parent. EROFS, EACCES: could not be made.
-  await rmdir(group).catch(() => undefined);
+/** How long a killed VM's threads may take to leave their cgroup, ms. */
+const LEAVE_MS = 2000;
+
+/** Removes them again, as soon as the last thread of the killed VM has left. */
+export async function removeCgroups(dir: string): Promise<void> {
+  const groups = await groupsOf(dir);
+  await Promise.all(groups.map(removeWhenLeft));
+  // Fails, as it should, while other VMs have groups in there.
+  for (const group of groups) await rmdir(dirname(group)).catch(() => undefined);
+}
+
+async function removeWhenLeft(group: string): Promise<void> {
+  for (const until = Date.now() + LEAVE_MS; ; await delay(10)) {
+    try {
+      return await rmdir(group);
+    } catch (e) {
+      // Anything but EBUSY: never made, or not ours to change. Someone who stays that long was put there by others.
+      if ((e as NodeJS.ErrnoException).code !== "EBUSY" || Date.now() > until) return;
+    }
+  }
 }
 
 /** The name follows from the VM's directory, so that a later process finds the group without a record of it. */

@@ -1,0 +1,51 @@
+/** Time as a cloud under test sees it. */
+export interface Clock {
+  /** ms since the epoch */
+  now(): number;
+}
+
+export const realClock: Clock = { now: () => Date.now() };
+
+/** Starts at the real time, so that signatures are in date, and moves only when told. */
+export class ManualClock implements Clock {
+  #now = Date.now();
+
+  now(): number {
+    return this.#now;
+  }
+
+  advance(ms: number): void {
+    this.#now += ms;
+  }
+}
+
+/** What the published request limits are made of: `capacity` at once, then `refillPerSecond`. */
+export interface Bucket {
+  readonly capacity: number;
+  readonly refillPerSecond: number;
+}
+
+export class TokenBucket {
+  readonly #bucket: Bucket;
+  readonly #clock: Clock;
+  #tokens: number;
+  #at: number;
+
+  constructor(bucket: Bucket, clock: Clock) {
+    this.#bucket = bucket;
+    this.#clock = clock;
+    this.#tokens = bucket.capacity;
+    this.#at = clock.now();
+  }
+
+  /** @returns false when it is empty */
+  take(): boolean {
+    const now = this.#clock.now();
+    const { capacity, refillPerSecond } = this.#bucket;
+    this.#tokens = Math.min(capacity, this.#tokens + ((now - this.#at) / 1000) * refillPerSecond);
+    this.#at = now;
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
+  }
+}
