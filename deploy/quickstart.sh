@@ -119,9 +119,13 @@ fi
 
 namespace=kata-remote-quickstart
 in_containerd() { ctr --address "$address" --namespace $namespace "$@"; }
-forget() { # what containerd would keep
-  in_containerd image rm "$image" >/dev/null 2>&1 || true
-  [ -n "$ctrd" ] || ctr --address "$address" namespace rm $namespace >/dev/null 2>&1 || true
+forget() { # what containerd would keep; a namespace can be removed once its content is collected
+  in_containerd image rm --sync "$image" >/dev/null 2>&1 || true
+  _n=0
+  until [ -n "$ctrd" ] || ctr --address "$address" namespace rm $namespace >/dev/null 2>&1 || [ $_n -ge 20 ]; do
+    _n=$((_n + 1))
+    sleep 0.2
+  done
 }
 in_containerd image import "$archive" >/dev/null
 

@@ -1,6 +1,7 @@
 import { type Logger, pino } from "pino";
 
 export type { Logger } from "pino";
+export { silentLogger } from "./silent-log.ts";
 
 /** Keys that may carry secrets; whatever they hold is replaced before a line is written. */
 const REDACTED = ["userData", "*.userData", "keyPem", "*.keyPem", "privateKey", "*.privateKey", "auth", "*.auth"];
@@ -17,9 +18,4 @@ export function createLogger(
     { level: options.level ?? "info", base: { component }, redact: REDACTED, timestamp: pino.stdTimeFunctions.isoTime },
     pino.destination({ fd: options.fd ?? 2, sync: true }),
   );
-}
-
-/** A logger that writes nothing; for tests and for libraries used without one. */
-export function silentLogger(): Logger {
-  return pino({ level: "silent" });
 }

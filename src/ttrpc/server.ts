@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
-import { type Logger, silentLogger } from "../base/log.ts";
+import type { Logger } from "../base/log.ts";
+import { silentLogger } from "../base/silent-log.ts";
 import { Routes, rawRoute, typedRoutes } from "./routes.ts";
 import { type ConnectionLimits, ServerConnection } from "./server-connection.ts";
 import type { ServiceDefinition, ServiceImplementation, UnaryHandler } from "./types.ts";

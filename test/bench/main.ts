@@ -82,7 +82,9 @@ async function main(): Promise<number> {
   try {
     result = await Promise.race([measureAll(names, scope), interrupted]);
   } finally {
-    await scope[Symbol.asyncDispose]();
+    const left = await scope.close();
+    if (left.length > 0) process.stderr.write(`bench: had not ended and was killed: ${left.join("; ")}\n`);
+    if (left.length > 0 && !signal.aborted) result?.problems.push(`left behind: ${left.join("; ")}`);
   }
   if (result === undefined || signal.aborted) return 130;
   const goals = compareWithGoals(result.figures);

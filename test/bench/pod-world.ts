@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { appendFileSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { delimiter, join } from "node:path";
 import { ControlDefinition, type SandboxStatus } from "../../src/gen/kataremote/node/v1/control.ts";
@@ -85,10 +85,10 @@ export class PodWorld implements AsyncDisposable {
   async startDaemon(): Promise<number> {
     const bundle = join(this.folder, "bundle");
     mkdirSync(bundle, { recursive: true });
+    // Before it is there: the launcher may be interrupted after it has started the daemon.
+    this.#owned.defer(() => this.#endDaemon());
     await must(this.launcher, this.launcherArgs("first"), { cwd: bundle, env: this.env });
-    const { pid } = await this.status();
-    this.#owned.defer(() => end(pid, "node daemon"));
-    return pid;
+    return (await this.status()).pid;
   }
 
   get launcher(): string {
@@ -126,8 +126,11 @@ export class PodWorld implements AsyncDisposable {
     return processesOf(this.folder).filter((p) => /^\S*qemu-system/.test(p.command));
   }
 
+  /** Until the VMs and what the provider kept of them (directory, cgroup) are gone. */
   async untilNoVm(): Promise<void> {
-    await until("every VM to be gone", 60_000, () => this.vms().length === 0);
+    const kept = join(this.folder, "state", "local");
+    const instances = (): string[] => (existsSync(kept) ? readdirSync(kept).filter((n) => n.startsWith("local-")) : []);
+    await until("every VM to be gone", 60_000, () => this.vms().length === 0 && instances().length === 0);
   }
 
   /** "TCG" or "KVM": how the VMs that run now are executed. */
@@ -145,6 +148,12 @@ export class PodWorld implements AsyncDisposable {
     }
     await this.#owned.disposeAsync();
     await this.untilNoVm();
+  }
+
+  async #endDaemon(): Promise<void> {
+    for (const { pid, command } of processesOf(this.folder)) {
+      if (/kata-remote\.mjs node\b/.test(command)) await end(pid, "the node daemon");
+    }
   }
 
   async #startAdaptor(): Promise<void> {

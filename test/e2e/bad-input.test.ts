@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { RUNTIME } from "./harness/containerd.ts";
@@ -33,7 +33,7 @@ const CASES: readonly Case[] = [
     named: [/hypervisor_name/, /xen/],
   },
   { what: "a program that is not in the image", flags: [], named: [/no-such-program/], command: ["no-such-program"] },
-  { what: "a host device", flags: ["--device", "/dev/random"], named: [/device/i, /\/dev\/random/] },
+  { what: "a host device", flags: ["--device", "/dev/kmsg"], named: [/device/i, /\/dev\/kmsg/] },
   {
     what: "mount propagation to the host",
     flags: ["--mount", "type=bind,src=/etc,dst=/host,options=rbind:rshared"],
@@ -66,19 +66,11 @@ describe("bad input", () => {
 
   it("config.json without a process: an error that names the field", async () => {
     const spec = join(world.folder, "spec.json");
-    writeFileSync(spec, JSON.stringify({ ociVersion: "1.0.2", root: { path: "rootfs" }, linux: {} }));
+    const path = join(world.folder, "rootfs");
+    mkdirSync(join(path, "bin"), { recursive: true });
+    writeFileSync(spec, JSON.stringify({ ociVersion: "1.0.2", root: { path }, linux: {} }));
     const { containerd } = world;
-    const outcome = await containerd.tryCtr([
-      "run",
-      "--rm",
-      "--runtime",
-      RUNTIME,
-      "--config",
-      spec,
-      "--rootfs",
-      world.folder,
-      "nospec",
-    ]);
+    const outcome = await containerd.tryCtr(["run", "--rm", "--runtime", RUNTIME, "--config", spec, "nospec"]);
     assert.notEqual(outcome.code, 0);
     assert.match(outcome.stderr, /process/);
     await containerd.tryCtr(["container", "rm", "nospec"]);
@@ -110,8 +102,10 @@ describe("bad input", () => {
 
   it("a full guest disk names itself, and the node stays well", async () => {
     const { containerd } = world;
-    const fill = "dd if=/dev/zero of=/big bs=1M; echo more > /second";
-    const outcome = await containerd.runContainer("full", BUSYBOX, ["sh", "-c", fill], { timeoutMs: 300_000 });
+    // Reserved first, so that this machine's disk is not written full as well.
+    const fill =
+      "for s in 1G 64M 1M; do i=0; while fallocate -l $s /$s.$i 2>/dev/null; do i=$((i+1)); done; done; echo; dd if=/dev/zero of=/last bs=1M";
+    const outcome = await containerd.runContainer("full", BUSYBOX, ["sh", "-c", fill]);
     assert.notEqual(outcome.code, 0);
     assert.match(outcome.stderr, /No space left on device/);
     assert.equal((await containerd.runContainer("after", BUSYBOX, ["true"])).code, 0);

@@ -9,6 +9,7 @@ import type { ServerCall, ServiceImplementation } from "../../ttrpc/index.ts";
 import { memoryBytes, setClock } from "../system/machine.ts";
 import type { Containers } from "./containers.ts";
 import { copyFile } from "./copy-file.ts";
+import { nameExhaustion } from "./exhaustion.ts";
 import { networkStats } from "./network-stats.ts";
 import type { OomWatch } from "./oom-watch.ts";
 import type { OutputStream } from "./output-stream.ts";
@@ -132,7 +133,11 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
     },
 
     copyFile: async (request) => {
-      copyFile(`${paths.run}/shared/containers`, request);
+      try {
+        copyFile(`${paths.run}/shared/containers`, request);
+      } catch (e) {
+        throw nameExhaustion(e, paths, "memory");
+      }
       return {};
     },
     updateEphemeralMounts: async (request) => {

@@ -10,6 +10,7 @@ import { ConsoleSocket } from "../system/console-socket.ts";
 import { setOomScore } from "../system/oom-score.ts";
 import { Cgroup } from "./cgroup.ts";
 import type { Crun, CrunTarget } from "./crun.ts";
+import { nameExhaustion } from "./exhaustion.ts";
 import { GuestProcess } from "./guest-process.ts";
 import { ociText, processToOci, resourcesToOci, specToOci } from "./oci-json.ts";
 import type { OomWatch } from "./oom-watch.ts";
@@ -77,8 +78,9 @@ export class Container {
         oom.start(this.id, this.cgroup);
         void init.exited.then(() => oom.check(this.id)); // never rejects
       } catch (e) {
+        const named = nameExhaustion(e, this.#deps.paths); // before the space is free again
         await this.#tearDown();
-        throw e;
+        throw named;
       }
     });
   }
@@ -108,6 +110,8 @@ export class Container {
         this.#deps.crun.exec({ ...target, processFile: file }),
       );
       setOomScore(started.pid, Number(process.OOMScoreAdj)); // crun ignores it for exec
+    } catch (e) {
+      throw nameExhaustion(e, this.#deps.paths);
     } finally {
       this.#starting.delete(execId);
       rmSync(file, { force: true });

@@ -1,7 +1,7 @@
-import { statfsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { Fault } from "../../base/fault.ts";
 import type { Children, ProgramOptions } from "../system/children.ts";
+import { spaceText } from "./exhaustion.ts";
 
 const ROOT = "/run/crun";
 
@@ -76,7 +76,7 @@ export class Crun {
       );
     }
     if (/no space left on device/i.test(said)) {
-      return new Fault("resource_exhausted", `${said}: guest disk full, ${diskText(this.#diskPath)}`, context);
+      return new Fault("resource_exhausted", `${said}: guest disk full, ${spaceText(this.#diskPath)}`, context);
     }
     if (/cannot allocate memory/i.test(said) || exitCode === 137) {
       return new Fault("resource_exhausted", `guest memory full${said === "" ? "" : `: ${said}`}`, context);
@@ -87,13 +87,6 @@ export class Crun {
       return new Fault("permission_denied", said.replace(/Permission/, "permission"), context);
     return new Fault("internal", said === "" ? `crun ${command} ended with ${exitCode}` : said, context);
   }
-}
-
-/** "12 MiB free of 9876 MiB" */
-export function diskText(path: string): string {
-  const { bsize, bavail, blocks } = statfsSync(path);
-  const mib = (n: number): number => Math.floor((n * bsize) / 2 ** 20);
-  return `${mib(bavail)} MiB free of ${mib(blocks)} MiB`;
 }
 
 function common(target: CrunTarget): string[] {

@@ -1,3 +1,3 @@
 export { type Agent, type AgentOptions, createAgent } from "./agent.ts";
-export { diskText } from "./crun.ts";
+export { spaceText } from "./exhaustion.ts";
 export { AGENT_PATHS, type AgentPaths, POD_NETWORK_NAMESPACE, treePath } from "./paths.ts";

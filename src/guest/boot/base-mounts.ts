@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { mount } from "../system/mounts.ts";
 
 /** What a container's runtime expects of a machine; the initrd has mounted the root and /dev. */
@@ -20,32 +20,6 @@ export function mountBase(): void {
       mount(source, target, type, options);
     } catch (e) {
       if ((e as NodeJS.ErrnoException).code !== "EBUSY") throw e;
-    }
-  }
-}
-
-/** Settings of a running kernel. A file that this kernel lacks is skipped. */
-const SETTINGS: readonly (readonly [file: string, value: string])[] = [
-  // Exit statuses are kept by PID for a while: numbers must not come round soon.
-  ["/proc/sys/kernel/pid_max", "4194304"],
-  ["/proc/sys/vm/overcommit_memory", "1"],
-  ["/proc/sys/net/ipv4/ip_forward", "1"],
-  ["/proc/sys/fs/inotify/max_user_instances", "8192"],
-  ["/proc/sys/fs/inotify/max_user_watches", "524288"],
-  ["/proc/sys/net/ipv4/ping_group_range", "0 2147483647"],
-];
-
-/** Controllers that containers' limits need, in the root group and in the parent of all containers. */
-export function prepareKernel(): void {
-  for (const [file, value] of SETTINGS) if (existsSync(file)) writeFileSync(file, value);
-  mkdirSync("/sys/fs/cgroup/pod", { recursive: true });
-  for (const group of ["/sys/fs/cgroup", "/sys/fs/cgroup/pod"]) {
-    for (const controller of ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]) {
-      try {
-        writeFileSync(`${group}/cgroup.subtree_control`, `+${controller}`);
-      } catch {
-        // not in this kernel; a container that asks for it is told by the runtime
-      }
     }
   }
 }

@@ -2,7 +2,7 @@ import { mkdirSync, openSync, writeFileSync } from "node:fs";
 import { Fault } from "../../base/fault.ts";
 import { CONSOLE_KEY_PREFIX, CONSOLE_LISTENING, GUEST_PORT } from "../../guestwire/index.ts";
 import { parseUserData } from "../../userdata/index.ts";
-import { AGENT_PATHS, createAgent, diskText, POD_NETWORK_NAMESPACE, treePath } from "../agent/index.ts";
+import { AGENT_PATHS, createAgent, POD_NETWORK_NAMESPACE, spaceText, treePath } from "../agent/index.ts";
 import { Forwarder, GuestIdentity, TreeStore } from "../forwarder/index.ts";
 import { Children } from "../system/children.ts";
 import { growFilesystem } from "../system/filesystem.ts";
@@ -10,7 +10,8 @@ import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
 import { powerOff, setClock, uptimeMs } from "../system/machine.ts";
 import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
 import { protectFromOom } from "../system/oom-score.ts";
-import { mountBase, prepareKernel } from "./base-mounts.ts";
+import { mountBase } from "./base-mounts.ts";
+import { prepareKernel } from "./kernel-settings.ts";
 import { readSeed } from "./seed.ts";
 
 /** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
@@ -49,7 +50,7 @@ async function boot(log: GuestLog): Promise<void> {
     setTimeout(powerOff, FAREWELL_MS);
   };
   const treeDirectory = (treeId: string): string => treePath(AGENT_PATHS, treeId);
-  const trees = new TreeStore({ children, directory: treeDirectory, diskText: () => diskText(AGENT_PATHS.disk) });
+  const trees = new TreeStore({ children, directory: treeDirectory, diskText: () => spaceText(AGENT_PATHS.disk) });
   let listeningMs = 0;
   const forwarder = new Forwarder({
     identity,
@@ -65,6 +66,7 @@ async function boot(log: GuestLog): Promise<void> {
   await forwarder.listen(GUEST_PORT);
   listeningMs = uptimeMs();
   say(CONSOLE_LISTENING);
+  log.info("listening", { port: GUEST_PORT, uptimeMs: listeningMs, nodeMs: Math.round(performance.now()) });
   growFilesystem(AGENT_PATHS.disk, log);
 }
 

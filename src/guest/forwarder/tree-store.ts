@@ -126,7 +126,7 @@ export class TreeStore {
 
   #tarFault(exitCode: number, said: string): Fault {
     const first = said.split("\n").find((line) => !/Exiting with failure|Error is not recoverable/.test(line)) ?? "";
-    if (/No space left on device/.test(said)) {
+    if (/No space left on device|Wrote only \d+ of/.test(said)) {
       return new Fault(
         "resource_exhausted",
         `guest disk full: ${this.#deps.diskText()}; use smaller images or a larger disk for pod VMs`,

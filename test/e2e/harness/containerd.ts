@@ -98,7 +98,20 @@ export class Containerd {
   }
 
   ctrArgs(args: readonly string[], namespace = "default"): string[] {
-    return ["--address", this.address, "--namespace", namespace, ...args];
+    const words = args[0] === "task" ? 2 : 1;
+    // ctr leaves the FIFOs of some tasks behind: they go with this folder.
+    const fifos = /^(run|task exec|task start)$/.test(args.slice(0, words).join(" "))
+      ? ["--fifo-dir", join(this.#folder, "fifo")]
+      : [];
+    return [
+      "--address",
+      this.address,
+      "--namespace",
+      namespace,
+      ...args.slice(0, words),
+      ...fifos,
+      ...args.slice(words),
+    ];
   }
 
   tryCtr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Promise<Outcome> {
