@@ -4,6 +4,7 @@ import type { ProviderPlugin } from "../src/provider/index.ts";
 /** Every provider there is. Loaded when chosen: none costs anything before. */
 const PROVIDERS: Readonly<Record<string, () => Promise<ProviderPlugin>>> = {
   local: async () => (await import("./local/index.ts")).localProvider,
+  aws: async () => (await import("./aws/index.ts")).awsProvider,
 };
 
 export const providerNames: readonly string[] = Object.keys(PROVIDERS);

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { Readable } from "node:stream";
 import { after, before, describe, it } from "node:test";
-import { RUNTIME } from "./harness/containerd.ts";
+import { CTR_ENV, RUNTIME } from "./harness/containerd.ts";
 import { BUSYBOX } from "./harness/images.ts";
 import { until } from "./harness/processes.ts";
 import { hashThrough } from "./harness/run-command.ts";
@@ -48,7 +48,7 @@ describe("a running task", () => {
       },
     });
     const args = world.containerd.ctrArgs(["task", "exec", "--exec-id", "pipe", "box", "cat"]);
-    const back = await hashThrough("ctr", args, { env: process.env, input, timeoutMs: 240_000 });
+    const back = await hashThrough("ctr", args, { env: CTR_ENV, input, timeoutMs: 240_000 });
     assert.equal(back.code, 0, back.stderr);
     assert.equal(back.bytes, STREAM_BYTES);
     assert.equal(back.sha256, hash.digest("hex"));

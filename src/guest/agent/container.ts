@@ -7,7 +7,6 @@ import type { CreateContainerRequest } from "../../gen/agent/agent.ts";
 import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
 import type { Children } from "../system/children.ts";
 import { ConsoleSocket } from "../system/console-socket.ts";
-import { setOomScore } from "../system/oom-score.ts";
 import { Cgroup } from "./cgroup.ts";
 import type { Crun, CrunTarget } from "./crun.ts";
 import { nameExhaustion } from "./exhaustion.ts";
@@ -106,10 +105,8 @@ export class Container {
     const file = `${this.#bundle}/process-${++this.#serial}.json`;
     try {
       writeFileSync(file, ociText(processToOci(process)));
-      const started = await this.#launch(execId, process, (target) =>
-        this.#deps.crun.exec({ ...target, processFile: file }),
-      );
-      setOomScore(started.pid, Number(process.OOMScoreAdj)); // crun ignores it for exec
+      const oomScore = Number(process.OOMScoreAdj);
+      await this.#launch(execId, process, (target) => this.#deps.crun.exec({ ...target, processFile: file, oomScore }));
     } catch (e) {
       throw nameExhaustion(e, this.#deps.paths);
     } finally {

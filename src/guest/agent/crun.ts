@@ -36,8 +36,9 @@ export class Crun {
   }
 
   /** Starts one more process. */
-  async exec(target: CrunTarget & { readonly processFile: string }): Promise<number> {
-    await this.#run("exec", ["--detach", "--process", target.processFile, ...common(target), target.id], target);
+  async exec(target: CrunTarget & { readonly processFile: string; readonly oomScore: number }): Promise<number> {
+    const args = ["--detach", "--process", target.processFile, ...common(target), target.id];
+    await this.#run("exec", args, target, target.oomScore); // crun ignores oomScoreAdj here: it is inherited
     return readPid(target.pidFile);
   }
 
@@ -50,11 +51,11 @@ export class Crun {
     await this.#run("update", ["--resources", resourcesFile, id]);
   }
 
-  async #run(command: string, args: readonly string[], target?: CrunTarget): Promise<void> {
+  async #run(command: string, args: readonly string[], target?: CrunTarget, oomScore = 0): Promise<void> {
     this.#calls += 1;
     const log = `/run/kata-remote/crun-${this.#calls}.log`;
     const stdio = target === undefined || "consoleSocket" in target.stdio ? undefined : target.stdio;
-    const options: ProgramOptions = { stdio: stdio ?? ["ignore", "ignore", "ignore"] };
+    const options: ProgramOptions = { stdio: stdio ?? ["ignore", "ignore", "ignore"], oomScore };
     const result = await this.#children.run(
       "crun",
       ["--root", ROOT, "--cgroup-manager=cgroupfs", `--log=${log}`, "--log-format=json", command, ...args],

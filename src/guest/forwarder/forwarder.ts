@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import { Fault } from "../../base/fault.ts";
 import { AgentServiceDefinition } from "../../gen/agent/agent.ts";
@@ -38,7 +39,10 @@ export class Forwarder implements AsyncDisposable {
   readonly #state = new GuestState();
   readonly #server: Server;
   readonly #perNode = new Map<string, TtrpcServer>();
+  /** Peers that were let in, by their node. */
   readonly #sockets = new Map<TLSSocket, string>();
+  /** Connections below, handshake done or not. */
+  readonly #raw = new Set<Socket>();
   readonly #repeated = new RepeatedRequests();
 
   constructor(deps: ForwarderDeps) {
@@ -52,6 +56,10 @@ export class Forwarder implements AsyncDisposable {
       handshakeTimeout: HANDSHAKE_MS,
       noDelay: true,
       keepAlive: true,
+    });
+    this.#server.on("connection", (raw: Socket) => {
+      this.#raw.add(raw);
+      raw.once("close", () => this.#raw.delete(raw));
     });
     this.#server.on("secureConnection", (socket) => this.#accept(socket));
     this.#server.on("tlsClientError", (error, socket) => {
@@ -73,7 +81,7 @@ export class Forwarder implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets.keys()) socket.destroy();
+    for (const socket of this.#raw) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 

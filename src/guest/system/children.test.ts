@@ -6,16 +6,17 @@ import { Children } from "./children.ts";
 const children = new Children();
 children.start();
 
+/** Ends 0.3 s later at the earliest: were its parent still there, the shell itself would take the exit status. */
 async function orphan(script: string): Promise<number> {
-  const { stdout } = await children.run("sh", ["-c", `(${script}) >/dev/null 2>&1 & echo $!`]);
+  const { stdout } = await children.run("sh", ["-c", `(sleep 0.3; ${script}) >/dev/null 2>&1 & echo $!`]);
   return Number(stdout);
 }
 
 test("an orphan's exit code is seen, while it runs and after it has gone", async () => {
-  const slow = await orphan("sleep 0.1; exit 37");
+  const slow = await orphan("exit 37");
   assert.equal(await children.exitOf(slow), 37);
   const quick = await orphan("exit 3");
-  await children.run("sleep", ["0.1"]);
+  await children.run("sleep", ["0.6"]);
   assert.equal(await children.exitOf(quick), 3);
 });
 
@@ -28,7 +29,7 @@ test("a killed orphan gives 128 + signal", async () => {
 test("programs that Node spawned keep their own exit codes among many orphans", async () => {
   const orphans: Promise<number>[] = [];
   const own = Array.from({ length: 20 }, async (_, n) => {
-    orphans.push(orphan(`sleep 0.05; exit ${n}`).then((pid) => children.exitOf(pid)));
+    orphans.push(orphan(`exit ${n}`).then((pid) => children.exitOf(pid)));
     return (await children.run("sh", ["-c", `exit ${100 + n}`])).exitCode;
   });
   assert.deepEqual(

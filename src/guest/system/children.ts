@@ -2,7 +2,7 @@ import { type ChildProcess, type StdioOptions, spawn } from "node:child_process"
 import { type Deferred, deferred } from "../../base/deferred.ts";
 import { Fault } from "../../base/fault.ts";
 import { libc } from "./libc.ts";
-import { withoutOomProtection } from "./oom-score.ts";
+import { withOomScore } from "./oom-score.ts";
 
 const P_ALL = 0;
 const P_PID = 1;
@@ -27,6 +27,8 @@ export interface ProgramOptions {
   readonly stdio?: readonly [stdin: "ignore" | number, stdout: Output, stderr: Output];
   readonly signal?: AbortSignal;
   readonly env?: NodeJS.ProcessEnv;
+  /** oom_score_adj of the program and what it starts. Default 0. */
+  readonly oomScore?: number;
 }
 
 /**
@@ -67,7 +69,7 @@ export class Children {
 
   /** Starts a program whose exit Node itself waits for. The guest's own protection from the OOM killer is not inherited. */
   spawn(command: string, args: readonly string[], stdio: StdioOptions, options: ProgramOptions = {}): ChildProcess {
-    const child = withoutOomProtection(() =>
+    const child = withOomScore(options.oomScore ?? 0, () =>
       spawn(command, args, { stdio, env: options.env, signal: options.signal, killSignal: "SIGKILL" }),
     );
     const pid = child.pid;

@@ -9,24 +9,13 @@ export function protectFromOom(): void {
   writeFileSync(OOM_SCORE, String(ownOomScore));
 }
 
-/** Runs `start`, which forks, with the score that children shall have. */
-export function withoutOomProtection<T>(start: () => T): T {
-  if (ownOomScore === 0) return start();
-  writeFileSync(OOM_SCORE, "0"); // inherited at fork; the runtime would hand it on to processes started by exec
+/** Runs `start`, which forks, while this process has the score that the child shall inherit. */
+export function withOomScore<T>(score: number, start: () => T): T {
+  if (ownOomScore === score) return start();
+  writeFileSync(OOM_SCORE, String(score));
   try {
     return start();
   } finally {
     writeFileSync(OOM_SCORE, String(ownOomScore));
-  }
-}
-
-/** Score of another process; one that has exited meanwhile needs none. */
-export function setOomScore(pid: number, score: number): void {
-  if (score === 0) return;
-  try {
-    writeFileSync(`/proc/${pid}/oom_score_adj`, String(score));
-  } catch (e) {
-    const code = (e as NodeJS.ErrnoException).code;
-    if (code !== "ENOENT" && code !== "ESRCH") throw e;
   }
 }

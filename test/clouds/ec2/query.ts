@@ -24,7 +24,8 @@ export class Params {
       let at = root;
       for (const step of steps) {
         const next = at.get(step) ?? new Map<string, Tree | string>();
-        if (typeof next === "string") throw new ApiError("MalformedQueryString", `The query string is malformed: ${name}`);
+        if (typeof next === "string")
+          throw new ApiError("MalformedQueryString", `The query string is malformed: ${name}`);
         at.set(step, next);
         at = next;
       }
@@ -37,7 +38,8 @@ export class Params {
   text(name: string): string | undefined {
     const value = this.#tree.get(name);
     if (value === undefined) return undefined;
-    if (typeof value !== "string") throw new ApiError("InvalidParameterValue", `Value for parameter ${this.#at(name)} is invalid`);
+    if (typeof value !== "string")
+      throw new ApiError("InvalidParameterValue", `Value for parameter ${this.#at(name)} is invalid`);
     this.#read.add(this.#at(name));
     return value;
   }
@@ -61,7 +63,8 @@ export class Params {
 
   flag(name: string): boolean | undefined {
     const text = this.text(name);
-    if (text === undefined || text === "true" || text === "false") return text === undefined ? undefined : text === "true";
+    if (text === undefined || text === "true" || text === "false")
+      return text === undefined ? undefined : text === "true";
     throw new ApiError("InvalidParameterValue", `Invalid boolean value ${text} for parameter ${this.#at(name)}`);
   }
 

@@ -32,7 +32,8 @@ export function checkSignature(
   expected: { readonly region: string; readonly known: readonly Credentials[]; readonly now: number },
 ): Credentials {
   const parts = FORM.exec(request.headers.authorization ?? "")?.groups;
-  if (parts === undefined) throw denied("the Authorization header is missing or has not the form of Signature Version 4");
+  if (parts === undefined)
+    throw denied("the Authorization header is missing or has not the form of Signature Version 4");
   const { key = "", day = "", region = "", service = "", signed = "", signature = "" } = parts;
   const credentials = expected.known.find((c) => c.accessKeyId === key);
   if (credentials === undefined) throw denied("the access key is not known");
@@ -68,7 +69,14 @@ function sign(
   },
 ): string {
   const { credentials, date, day, region, service, names } = parts;
-  const headers = names.map((n) => `${n}:${String(request.headers[n] ?? "").trim().replace(/ +/g, " ")}\n`).join("");
+  const headers = names
+    .map(
+      (n) =>
+        `${n}:${String(request.headers[n] ?? "")
+          .trim()
+          .replace(/ +/g, " ")}\n`,
+    )
+    .join("");
   const [path = "/", query = ""] = request.path.split("?");
   const canonical = [request.method, path, query, headers, names.join(";"), sha256(request.body)].join("\n");
   const toSign = ["AWS4-HMAC-SHA256", date, `${day}/${region}/${service}/aws4_request`, sha256(canonical)].join("\n");
@@ -83,7 +91,8 @@ function checkDate(date: string, day: string, now: number): void {
   const parts = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(date);
   if (parts === null || !date.startsWith(day)) throw denied("X-Amz-Date is missing or of another day than the scope");
   const at = Date.parse(date.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, "$1-$2-$3T$4:$5:$6Z"));
-  if (Math.abs(at - now) > MAX_SKEW_MS) throw new ApiError("RequestExpired", `Request has expired. Timestamp date is ${date}`);
+  if (Math.abs(at - now) > MAX_SKEW_MS)
+    throw new ApiError("RequestExpired", `Request has expired. Timestamp date is ${date}`);
 }
 
 function denied(detail: string): ApiError {

@@ -7,8 +7,13 @@ import { isAlive, signal, until } from "./processes.ts";
 import { must, type Outcome, type Running, type RunOptions, run, start } from "./run-command.ts";
 
 export const ROOT = repositoryRoot(import.meta.dirname);
+/** Where Debian's containernetworking-plugins are. */
+const CNI_BIN = "/usr/lib/cni";
 /** The runtime as `ctr` names it. */
 export const RUNTIME = "io.containerd.kata-remote.v2";
+
+/** containerd 2 would mix its advice into a container's stderr. */
+export const CTR_ENV: NodeJS.ProcessEnv = { ...process.env, CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS: "1" };
 
 export interface ContainerdOptions {
   /** Everything of this containerd lives here; its path must stay short enough for unix sockets. */
@@ -115,16 +120,16 @@ export class Containerd {
   }
 
   tryCtr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Promise<Outcome> {
-    return run("ctr", this.ctrArgs(args, options.namespace), options);
+    return run("ctr", this.ctrArgs(args, options.namespace), { env: CTR_ENV, ...options });
   }
 
   startCtr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Running {
-    return start("ctr", this.ctrArgs(args, options.namespace), options);
+    return start("ctr", this.ctrArgs(args, options.namespace), { env: CTR_ENV, ...options });
   }
 
   /** `ctr` that must succeed. */
   ctr(args: readonly string[], options: RunOptions & { readonly namespace?: string } = {}): Promise<string> {
-    return must("ctr", this.ctrArgs(args, options.namespace), options);
+    return must("ctr", this.ctrArgs(args, options.namespace), { env: CTR_ENV, ...options });
   }
 
   /** One container to its end in a pod VM of its own. */
@@ -183,7 +188,7 @@ function configuration(folder: string, version: 2 | 3): string {
   const own = fragment.includes(table) ? fragment.replace(table, netns) : `${fragment}\n${netns}`;
   return `${own}
 [plugins."${cri}".cni]
-  bin_dir = ${JSON.stringify(process.env.CNI_BIN ?? "/usr/lib/cni")}
+  ${version === 2 ? `bin_dir = "${CNI_BIN}"` : `bin_dirs = ["${CNI_BIN}"]`}
   conf_dir = ${JSON.stringify(join(folder, "cni"))}
 [plugins."io.containerd.internal.v1.opt"]
   path = ${JSON.stringify(join(folder, "opt"))}

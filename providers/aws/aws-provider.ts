@@ -1,0 +1,210 @@
+import type { Instance as Ec2Instance, Filter } from "@aws-sdk/client-ec2";
+import type { Call } from "../../src/base/call.ts";
+import { Fault } from "../../src/base/fault.ts";
+import type { InstanceId } from "../../src/base/ids.ts";
+import { ended, race } from "../../src/base/retry.ts";
+import type { Finding, Instance, InstanceSpec, Provider, ProviderDeps } from "../../src/provider/index.ts";
+import { isShortage } from "./candidates.ts";
+import type { AwsConfig } from "./config.ts";
+import { ConsoleReader } from "./console-reader.ts";
+import type { Ec2Api } from "./ec2-api.ts";
+import { kindOf, kindOfCode } from "./faults.ts";
+import { InstanceReader } from "./instance-reader.ts";
+import { Launcher } from "./launcher.ts";
+import { type Operation, Operations } from "./operations.ts";
+import { Recent } from "./recent.ts";
+import { CLUSTER_TAG, OPERATION_TAG, OWNER, OWNER_TAG } from "./tags.ts";
+import { isGone, toInstance } from "./to-instance.ts";
+import { verifyAccount } from "./verify.ts";
+
+/** States of an instance that somebody has to answer for. */
+const LIVING = ["pending", "running", "stopping", "stopped"];
+
+/** Pod VMs as EC2 instances. All that has to be remembered is in EC2: client tokens and tags. */
+export class AwsProvider implements Provider {
+  readonly name = "aws";
+  readonly #config: AwsConfig;
+  readonly #deps: ProviderDeps;
+  readonly #api: Ec2Api;
+  readonly #launcher: Launcher;
+  readonly #reader: InstanceReader;
+  readonly #consoles: ConsoleReader;
+  readonly #recent: Recent;
+  readonly #operations: Operations;
+
+  constructor(config: AwsConfig, deps: ProviderDeps & { readonly api: Ec2Api }) {
+    const { api, log, now } = deps;
+    this.#config = config;
+    this.#deps = deps;
+    this.#api = api;
+    this.#launcher = new Launcher({ api, config, log, now });
+    this.#reader = new InstanceReader({ api, windowMs: config.coalesceMs });
+    this.#consoles = new ConsoleReader({ api, now });
+    this.#recent = new Recent({ now });
+    this.#operations = new Operations({ now });
+  }
+
+  async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
+    const operation = this.#operations.get(spec.tags);
+    const made = operation.lock.run(async () => {
+      if (call.signal.aborted) throw ended(call);
+      const known = await this.#madeBefore(spec, operation, call);
+      if (known !== undefined) return known;
+      const instance = await this.#launch(spec, operation, call);
+      operation.instanceId = instance.id;
+      return instance;
+    });
+    return race(made, call);
+  }
+
+  async deleteInstance(id: InstanceId, call: Call): Promise<"deleting" | "gone"> {
+    if (!isOurs(id)) return "gone";
+    try {
+      await this.#api.terminateInstance(id, call);
+    } catch (e) {
+      if (kindOf(e) !== "not-found") throw e;
+      // EC2 may not know yet what it has just made.
+      return this.#recent.created(id) === undefined ? "gone" : "deleting";
+    }
+    this.#recent.noteDeleted(id);
+    this.#deps.log.info({ instance: id }, "EC2 has accepted the end of the instance");
+    return "gone";
+  }
+
+  async getInstance(id: InstanceId, call: Call): Promise<Instance | undefined> {
+    if (!isOurs(id) || this.#recent.isDeleted(id)) return undefined;
+    const ec2 = await this.#reader.read(id, call);
+    if (ec2 === undefined) return this.#recent.created(id);
+    if (isGone(ec2)) {
+      this.#recent.noteGone(id);
+      return undefined;
+    }
+    this.#learnFrom(ec2);
+    return toInstance(ec2, this.#config.publicIp);
+  }
+
+  async listInstances(cluster: string, call: Call): Promise<readonly Instance[]> {
+    const found = await this.#api.describeInstances(
+      [...ours(cluster), { Name: "instance-state-name", Values: LIVING }],
+      call,
+    );
+    const listed = found.map((i) => toInstance(i, this.#config.publicIp)).filter((i) => !this.#recent.isDeleted(i.id));
+    return [...listed, ...this.#recent.missingFrom(listed, cluster)];
+  }
+
+  async consoleOutput(id: InstanceId, maxBytes: number, call: Call): Promise<string | undefined> {
+    if (!isOurs(id)) return undefined;
+    const text = await this.#consoles.read(id, maxBytes, call);
+    // A console that cannot be read yet is not one that can never be read.
+    return text ?? (this.#recent.created(id) === undefined ? undefined : "");
+  }
+
+  verify(call: Call): Promise<readonly Finding[]> {
+    return verifyAccount({ api: this.#api, config: this.#config, launcher: this.#launcher }, call);
+  }
+
+  /** The VMs live on. */
+  async close(): Promise<void> {
+    this.#api.close();
+  }
+
+  /**
+   * What the operation has already made. EC2 is asked only when there may be something: this process made it, or another
+   * one may have. Else the first request is the launch.
+   */
+  async #madeBefore(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance | undefined> {
+    const { instanceId } = operation;
+    if (instanceId !== undefined) {
+      const instance = await this.getInstance(instanceId, call);
+      if (instance === undefined) throw operationEnded(spec, instanceId);
+      return instance;
+    }
+    if (!operation.search) return undefined;
+    const made = await this.#findByOperation(spec, operation, call);
+    operation.search = false;
+    return made;
+  }
+
+  async #findByOperation(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance | undefined> {
+    const { cluster, createOperation } = spec.tags;
+    const filters = [...ours(cluster), { Name: `tag:${OPERATION_TAG}`, Values: [createOperation] }];
+    const found = await this.#api.describeInstances(filters, call);
+    const living = found.find((i) => !isGone(i));
+    if (living !== undefined) {
+      const instance = toInstance(living, this.#config.publicIp);
+      operation.instanceId = instance.id;
+      return instance;
+    }
+    // A new one could be one too many: whoever ended the first may have done so because the pod is gone.
+    if (found[0] !== undefined) throw operationEnded(spec, found[0].InstanceId);
+    return undefined;
+  }
+
+  async #launch(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance> {
+    const began = performance.now();
+    const onTry = (key: string): void => {
+      operation.resume = key;
+    };
+    try {
+      const ec2 = await this.#launcher.launch(spec, { resume: operation.resume, onTry }, call);
+      if (isGone(ec2)) throw operationEnded(spec, ec2.InstanceId);
+      const instance = toInstance(ec2, this.#config.publicIp);
+      this.#recent.noteCreated(instance);
+      this.#deps.log.info(
+        {
+          ...{ instance: instance.id, sandbox: spec.sandboxId, type: ec2.InstanceType, subnet: ec2.SubnetId },
+          market: ec2.InstanceLifecycle ?? "on-demand",
+          durationMs: Math.round(performance.now() - began),
+        },
+        "EC2 has accepted the instance",
+      );
+      return instance;
+    } catch (e) {
+      const kind = kindOf(e);
+      if (kind === "ended") throw operationEnded(spec, undefined, e);
+      if (kind !== "mismatch") throw e;
+      const made = await this.#findByOperation(spec, operation, call);
+      if (made !== undefined) return made;
+      throw e; // "aborted", to be tried again: the listing does not show it yet
+    }
+  }
+
+  /** EC2 may accept an instance and end it for want of capacity. */
+  #learnFrom(ec2: Ec2Instance): void {
+    const kind = kindOfCode(ec2.StateReason?.Code ?? "");
+    if (!isShortage(kind) || ec2.InstanceType === undefined) return;
+    const zone = ec2.Placement?.AvailabilityZone ?? "";
+    const market = ec2.InstanceLifecycle === "spot" ? "spot" : "on-demand";
+    const place = { subnetId: ec2.SubnetId ?? "", zone };
+    this.#launcher.noteShortage(kind, { type: ec2.InstanceType, place, market });
+    this.#deps.log.warn(
+      { instance: ec2.InstanceId, type: ec2.InstanceType, zone, market, kind },
+      "EC2 ended the instance for want of capacity",
+    );
+  }
+}
+
+function ours(cluster: string): Filter[] {
+  return [
+    { Name: `tag:${CLUSTER_TAG}`, Values: [literal(cluster)] },
+    { Name: `tag:${OWNER_TAG}`, Values: [OWNER] },
+  ];
+}
+
+/** Filters know wildcards: a cluster "a*" must not list "ab". Source: EC2 user guide, "Filtering resources". */
+function literal(text: string): string {
+  return text.replace(/[\\*?]/g, "\\$&");
+}
+
+/** Ids that EC2 cannot have made are not worth a request. */
+function isOurs(id: InstanceId): boolean {
+  return /^i-[0-9a-f]{8,17}$/.test(id);
+}
+
+function operationEnded(spec: InstanceSpec, instanceId: string | undefined, cause?: unknown): Fault {
+  const { createOperation } = spec.tags;
+  const which = instanceId === undefined ? "the instance" : `instance ${instanceId}`;
+  const message = `${which} that ${createOperation} made has ended: a new operation is needed for a new one`;
+  const context = { provider: "aws", instanceId, operationId: createOperation, sandboxId: spec.sandboxId };
+  return new Fault("failed_precondition", message, context, { cause });
+}

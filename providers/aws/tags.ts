@@ -1,0 +1,36 @@
+import type { Tag } from "@aws-sdk/client-ec2";
+import type { OwnerTags } from "../../src/provider/index.ts";
+
+/** Of the keys that the provider sets. No slash in it: the instance metadata service refuses tags with one. */
+export const OWN_TAG_PREFIX = "kata-remote:";
+
+export const CLUSTER_TAG = `${OWN_TAG_PREFIX}cluster`;
+export const OWNER_TAG = `${OWN_TAG_PREFIX}owner`;
+export const OPERATION_TAG = `${OWN_TAG_PREFIX}create-operation`;
+export const CREATED_TAG = `${OWN_TAG_PREFIX}created`;
+export const OWNER: OwnerTags["owner"] = "kata-remote";
+
+export function toEc2Tags(name: string, tags: OwnerTags, more: Readonly<Record<string, string>>): Tag[] {
+  const own = {
+    Name: name,
+    [CLUSTER_TAG]: tags.cluster,
+    [OWNER_TAG]: tags.owner,
+    [OPERATION_TAG]: tags.createOperation,
+    [CREATED_TAG]: tags.created,
+  };
+  return Object.entries({ ...more, ...own }).map(([Key, Value]) => ({ Key, Value }));
+}
+
+/** What someone removed by hand is empty, or the launch time: the instance stays ours by cluster and owner. */
+export function fromEc2Tags(tags: readonly Tag[], launched: Date): { readonly name: string; readonly tags: OwnerTags } {
+  const value = (key: string): string | undefined => tags.find((t) => t.Key === key)?.Value;
+  return {
+    name: value("Name") ?? "",
+    tags: {
+      cluster: value(CLUSTER_TAG) ?? "",
+      owner: OWNER,
+      createOperation: value(OPERATION_TAG) ?? "",
+      created: value(CREATED_TAG) ?? launched.toISOString(),
+    },
+  };
+}
