@@ -105,9 +105,16 @@ function forScripts(status: StatusResponse): object {
       ...rest,
       createdAt: new Date(milliseconds(createdAtUnixNano)).toISOString(),
       containers: containers.map(({ id, state, exitCode }) => ({ id, state, exitCode })),
-      timingsMs: Object.fromEntries(timings.map((t) => [t.stage, Number(t.ms)])),
+      timingsMs: perStage(timings),
     })),
   };
+}
+
+/** A stage that was entered more than once counts with all its time. */
+function perStage(timings: SandboxStatus["timings"]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const { stage, ms } of timings) total[stage] = (total[stage] ?? 0) + Number(ms);
+  return total;
 }
 
 function milliseconds(unixNano: bigint): number {

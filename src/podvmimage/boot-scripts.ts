@@ -53,7 +53,7 @@ export const NETWORK_SCRIPT = `#!/bin/busybox sh
 exec </dev/null >/dev/null 2>&1
 b=/bin/busybox
 $b modprobe virtio_net
-$b modprobe overlay &
+($b modprobe overlay &) # a grandchild: udhcpc would never wait for it
 n=0
 while [ $n -lt 500 ]; do
   for d in /sys/class/net/*; do

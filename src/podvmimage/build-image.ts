@@ -11,7 +11,7 @@ import { INITRD_MODULES, initScript, KERNEL_PARAMS, LEASE_SCRIPT, NETWORK_SCRIPT
 import { type CpioEntry, characterDevice, cpioArchive, directory, file } from "./cpio.ts";
 import { makeDisk } from "./disk.ts";
 import { type DebianPackage, fetchPackages, resolvePackages } from "./packages.ts";
-import { kernelVersion, makeRootTree, modulesInOrder } from "./root-tree.ts";
+import { kernelVersion, makeRootTree, modulesInOrder, recipe } from "./root-tree.ts";
 
 export interface ImageOptions {
   /** Where the image goes: kernel, initrd, disk, manifest.json. */
@@ -66,16 +66,17 @@ export async function buildImage(options: ImageOptions, call: Call): Promise<Bui
   progress("resolving Debian packages");
   const packages = await resolvePackages(arch, cacheDir, call);
   const nodeSha256 = await sha256File(nodePath);
-  const treeHash = hashOf([
-    packages,
-    nodeSha256,
-    await sha256File(koffiPath),
-    NETWORK_SCRIPT,
-    LEASE_SCRIPT,
-    await ownVersion(),
-  ]);
+  const treeHash = hashOf([packages, nodeSha256, await sha256File(koffiPath), NETWORK_SCRIPT, LEASE_SCRIPT, recipe()]);
   const bundleSha256 = await sha256File(options.guestBundlePath);
-  const inputHash = hashOf([treeHash, bundleSha256, initScript([]), INITRD_MODULES, KERNEL_PARAMS]);
+  const inputHash = hashOf([
+    treeHash,
+    bundleSha256,
+    initScript([]),
+    INITRD_MODULES,
+    KERNEL_PARAMS,
+    String(makeDisk),
+    VERSION,
+  ]);
   const built = (rebuilt: boolean): BuiltImage => ({
     imagePath: join(outDir, FILES.disk),
     kernelPath: join(outDir, FILES.kernel),
@@ -168,11 +169,6 @@ function resolveModule(specifier: string): string | undefined {
   } catch {
     return undefined; // an optional dependency that is not installed; the caller says what that means
   }
-}
-
-/** Changes when the code that unpacks does. */
-async function ownVersion(): Promise<string> {
-  return `${VERSION} ${makeRootTree.toString()}`;
 }
 
 async function forgetOthers(cacheDir: string, keep: string): Promise<void> {

@@ -1,4 +1,4 @@
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { exec } from "../base/exec.ts";
@@ -22,7 +22,8 @@ const SOURCE_DATE = "1767225600";
  * outlive its VM, and without one nothing is written twice.
  */
 export async function makeDisk(input: DiskInput, call: Call): Promise<void> {
-  const staging = await mkdtemp(join(dirname(input.target), "tree-"));
+  // Beside the cached tree: hard links do not cross file systems.
+  const staging = await mkdtemp(join(dirname(input.tree), "staging-"));
   try {
     const root = join(staging, "root");
     await exec("cp", ["-a", "--link", input.tree, root], call); // hard links: the cached tree is not copied
@@ -34,7 +35,21 @@ export async function makeDisk(input: DiskInput, call: Call): Promise<void> {
     ];
     const env = { ...process.env, E2FSPROGS_FAKE_TIME: SOURCE_DATE, SOURCE_DATE_EPOCH: SOURCE_DATE, LC_ALL: "C" };
     await exec("mke2fs", args, call, { env });
+    const commands = join(staging, "times");
+    await writeFile(commands, await fixedTimes(root));
+    await exec("debugfs", ["-w", "-f", commands, input.target], call, { env });
   } finally {
     await rm(staging, { recursive: true, force: true });
   }
+}
+
+/** debugfs commands that set every time of every file: mke2fs copies them, and the day of the build with them. */
+async function fixedTimes(root: string): Promise<string> {
+  const entries = await readdir(root, { recursive: true });
+  const paths = ["/", ...entries.map((path) => `/${path}`)];
+  return paths
+    .flatMap((path) =>
+      ["atime", "ctime", "mtime"].map((field) => `set_inode_field "${path}" ${field} @${SOURCE_DATE}\n`),
+    )
+    .join("");
 }

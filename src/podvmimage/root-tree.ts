@@ -51,6 +51,11 @@ export async function makeRootTree(input: RootTreeInput, target: string, call: C
   }
 }
 
+/** Text that changes when what is done here does: part of what a cached tree is known by. */
+export function recipe(): string {
+  return [makeRootTree, strip, addFiles, executable].map(String).join() + UNUSED.join() + UNUSED_MODULES.join();
+}
+
 /** Version of the one kernel in a tree. */
 export async function kernelVersion(tree: string): Promise<string> {
   const [version, ...more] = await readdir(join(tree, "lib/modules"));

@@ -27,13 +27,24 @@ type GroupName = keyof typeof GROUPS;
 /** How long a measurement may take to clean up after Ctrl-C before everything is killed, ms. */
 const UNWIND_MS = 60_000;
 
+/** What whoever called it has to change. */
+class WrongUsage extends Error {}
+
 function wanted(only: string | undefined): GroupName[] {
   const all = Object.keys(GROUPS) as GroupName[];
   if (only === undefined) return all;
   const names = only.split(",");
   const unknown = names.filter((name) => !all.includes(name as GroupName));
-  if (unknown.length > 0) throw new Error(`--only ${unknown.join(",")}: known are ${all.join(", ")}`);
+  if (unknown.length > 0) throw new WrongUsage(`--only ${unknown.join(",")} is unknown: ${all.join(", ")} are known`);
   return all.filter((name) => names.includes(name));
+}
+
+function options(): { readonly json?: string; readonly only?: string } {
+  try {
+    return parseArgs({ options: { json: { type: "string" }, only: { type: "string" } } }).values;
+  } catch (e) {
+    throw new WrongUsage((e as Error).message);
+  }
 }
 
 async function measureAll(names: readonly GroupName[], scope: BenchScope) {
@@ -69,8 +80,10 @@ function untilSignal(): AbortSignal {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { json: { type: "string" }, only: { type: "string" } } });
-  const names = wanted(values.only);
+  const { json, only } = options();
+  const names = wanted(only);
+  if (process.getuid?.() !== 0)
+    throw new WrongUsage("root is needed: containerd, VMs and network namespaces are started");
   const signal = untilSignal();
   const machine = machineFacts();
   console.log(machine.line);
@@ -89,10 +102,17 @@ async function main(): Promise<number> {
   if (result === undefined || signal.aborted) return 130;
   const goals = compareWithGoals(result.figures);
   if (goals.length > 0) console.log(`\n${goalTable(goals)}`);
-  if (values.json !== undefined) {
-    writeFileSync(values.json, `${JSON.stringify({ ...machine.facts, ...result, goals }, undefined, 2)}\n`);
+  if (json !== undefined) {
+    writeFileSync(json, `${JSON.stringify({ ...machine.facts, ...result, goals }, undefined, 2)}\n`);
   }
   return result.problems.length === 0 ? 0 : 1;
 }
 
-process.exitCode = await main();
+try {
+  // Not exitCode: what an interrupted measurement still waits for must not keep this process.
+  process.exit(await main());
+} catch (e) {
+  if (!(e instanceof WrongUsage)) throw e;
+  process.stderr.write(`bench: ${e.message}\n`);
+  process.exitCode = 2;
+}

@@ -1,5 +1,6 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { listProcesses } from "../e2e/harness/processes.ts";
 import type { BenchScope } from "./bench-scope.ts";
 import { type Figure, figure } from "./figure.ts";
 import { median } from "./measure.ts";
@@ -40,7 +41,7 @@ export async function nodeMemoryFigures(scope: BenchScope): Promise<Figure[]> {
   await Promise.all(Array.from({ length: AT_ONCE }, start));
   const ten = await quiet(PODS);
 
-  const note = `after ${QUIET_MS / 1000} s without work; ${world.vms().length} VMs, ${world.acceleration()}`;
+  const note = `each after ${QUIET_MS / 1000} s without work; file pages shared with ${sharers(pid)} other Node processes; VMs: ${world.acceleration()}`;
   const base = { value: none.pssMB, text: `none (${none.pssMB.toFixed(1)} MB)` };
   return [
     figure("memory.pss0", "node daemon without pods, PSS", none.pssMB, "MB", { note }),
@@ -63,6 +64,20 @@ async function memoryOf(pid: number, scope: BenchScope): Promise<Memory> {
     pssMB: median(readings.map((r) => r.pssMB)),
     privateMB: median(readings.map((r) => r.privateMB)),
   };
+}
+
+/** Other processes that run the same program: PSS counts its pages in part only. */
+function sharers(pid: number): number {
+  const program = (p: number): string | undefined => {
+    try {
+      return readlinkSync(`/proc/${p}/exe`);
+    } catch {
+      return undefined; // ended while we looked
+    }
+  };
+  const own = program(pid);
+  const found = listProcesses().filter((p) => p.pid !== pid && program(p.pid) === own).length;
+  return program(process.pid) === own ? found + 1 : found;
 }
 
 /** Source: kernel filesystems/proc.rst, smaps_rollup; kB there are KiB. */

@@ -15,7 +15,7 @@ const TICK_MS = 10;
 /** Stages as the node daemon names them; each is what comes before its mark. */
 const STAGES: readonly (readonly [string, string])[] = [
   ["created", "record and CreateVM"],
-  ["address", "StartVM until the address is known (VM process runs)"],
+  ["address", "StartVM until the VM has an address"],
   ["connected", "boot until the TLS connection stands"],
   ["enrolled", "guest's key signed"],
   ["configured", "certificate and clock installed"],

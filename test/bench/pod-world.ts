@@ -8,7 +8,7 @@ import { Containerd, RUNTIME } from "../e2e/harness/containerd.ts";
 import { BUSYBOX, CACHE, ociArchives, VM_IMAGE } from "../e2e/harness/images.ts";
 import { type Installation, install } from "../e2e/harness/installation.ts";
 import { isAlive, processesOf, signal, until } from "../e2e/harness/processes.ts";
-import { must } from "../e2e/harness/run-command.ts";
+import { must, type RunOptions, start } from "../e2e/harness/run-command.ts";
 import type { BenchScope } from "./bench-scope.ts";
 
 /** containerd's `-address` when the launcher is called without a containerd. */
@@ -69,9 +69,8 @@ export class PodWorld implements AsyncDisposable {
     if (!existsSync(vmImage(scope))) {
       scope.say("pod VM image");
       const args = ["image", "build", "--out", vmImage(scope), "--cache", join(CACHE, "podvm-build")];
-      await must(join(this.#bin, "kata-remote"), args, { timeoutMs: 900_000 });
+      await this.#must(join(this.#bin, "kata-remote"), args, { timeoutMs: 900_000 });
     }
-    scope.call.signal.throwIfAborted();
     const folder = join(this.folder, "c");
     mkdirSync(folder);
     const containerd = await Containerd.start({ folder, env: this.env });
@@ -102,10 +101,8 @@ export class PodWorld implements AsyncDisposable {
 
   /** Starts a container that sleeps, in a pod VM of its own, and gives what the node daemon says of it. */
   async startPod(id: string): Promise<SandboxStatus> {
-    this.#scope.call.signal.throwIfAborted();
-    await this.containerd.ctr(["run", "-d", "--runtime", RUNTIME, BUSYBOX, id, "sleep", "86400"], {
-      timeoutMs: 600_000,
-    });
+    const run = ["run", "-d", "--runtime", RUNTIME, BUSYBOX, id, "sleep", "86400"];
+    await this.#must("ctr", this.containerd.ctrArgs(run), { timeoutMs: 600_000 });
     const found = (await this.status()).sandboxes.find((s) => s.id === id);
     if (found === undefined) throw new Error(`the node daemon does not know pod ${id}`);
     return found;
@@ -148,6 +145,19 @@ export class PodWorld implements AsyncDisposable {
     }
     await this.#owned.disposeAsync();
     await this.untilNoVm();
+  }
+
+  /** Runs a program that may take long and must succeed; ends it when the bench is to end. */
+  async #must(command: string, args: readonly string[], options: RunOptions): Promise<void> {
+    const { signal: interrupted } = this.#scope.call;
+    interrupted.throwIfAborted();
+    const { child, done } = start(command, args, options);
+    const kill = (): boolean => child.kill();
+    interrupted.addEventListener("abort", kill, { once: true });
+    const { code, stderr } = await done;
+    interrupted.removeEventListener("abort", kill);
+    interrupted.throwIfAborted();
+    if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}: ${stderr}`);
   }
 
   async #endDaemon(): Promise<void> {
