@@ -4,6 +4,7 @@ import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
 import { readIfThere } from "../base/files.ts";
 import { ShimConfig } from "../shim/index.ts";
+import { PodNetworkConfig } from "./podnetwork/index.ts";
 
 /** Where the node daemon looks when it is told no other file. */
 export const NODE_CONFIG_PATH = "/etc/kata-remote/node.toml";
@@ -103,6 +104,7 @@ export const NodeConfig = Type.Object(
       description: "How long a guest may take to answer that before its connection is made anew, ms",
     }),
     shim: Type.Object(ShimConfig.properties, { ...closed, default: {} }),
+    podNetwork: Type.Object(PodNetworkConfig.properties, { ...closed, default: {} }),
     remote: Type.Optional(Type.Partial(RemoteConfig, closed)),
     qemu: Type.Optional(QemuConfig),
   },

@@ -12,6 +12,7 @@ import type { NodeConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Doors } from "./doors.ts";
 import { nodeId } from "./node-id.ts";
+import { openPodNetwork } from "./podnetwork/index.ts";
 import { setUpProcess } from "./process-setup.ts";
 import { READY_FILE, Readiness } from "./readiness.ts";
 
@@ -80,6 +81,7 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     const shim = deps.createShim({
       relay,
       hypervisors,
+      podNetwork: openPodNetwork({ config: config.podNetwork, stateDir, log }),
       config: config.shim,
       log,
       runDir,
