@@ -60,10 +60,25 @@ export const QemuConfig = Type.Object(
       description: "Added for the guest's kernel, agent and page cache",
     }),
     acceleration: Type.Union([Type.Literal("auto"), Type.Literal("kvm"), Type.Literal("tcg")], { default: "auto" }),
+    network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
+      default: "auto",
+      description:
+        "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
+    }),
+    bridge: Type.String({
+      pattern: "^[A-Za-z0-9_.-]{1,15}$",
+      default: "kr-qemu0",
+      description: "Made with the first VM, removed with the last one; no other daemon may use it",
+    }),
+    subnet: Type.String({
+      minLength: 9,
+      default: "10.213.80.0/20",
+      description: "IPv4 network of the bridge; the host has its first address",
+    }),
     outbound: Type.Boolean({
       default: false,
       description:
-        "Lets guests open connections through this host; they then reach its loopback services too, at 10.0.2.2",
+        "Lets guests open connections. user: through this host, whose loopback services they then reach too, at 10.0.2.2. tap: the host becomes their router; forwarding and NAT are yours",
     }),
     qemuPath: Type.String({ minLength: 1, default: "qemu-system-x86_64" }),
   },

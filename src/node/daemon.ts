@@ -27,6 +27,8 @@ export interface NodeDaemonDeps {
   readonly supervised: boolean;
   /** Whether to change this process (OOM score, cgroup, umask); false when others share it, as in tests. */
   readonly ownProcess: boolean;
+  /** containerd's root directory, where it has other mounts than this process. */
+  readonly hostRoot?: string | undefined;
   /** containerd addresses to serve from the start. */
   readonly doors: readonly string[];
   readonly now?: () => number;
@@ -81,7 +83,7 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     const shim = deps.createShim({
       relay,
       hypervisors,
-      podNetwork: openPodNetwork({ config: config.podNetwork, stateDir, log }),
+      podNetwork: openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot }),
       config: config.shim,
       log,
       runDir,

@@ -2,20 +2,18 @@ import { join } from "node:path";
 import type { Logger } from "../../base/log.ts";
 import type { PodNetwork } from "../../podnetwork/index.ts";
 import type { PodNetworkConfig } from "./config.ts";
-import { NetworkCommands } from "./network-commands.ts";
+import { NetworkCommands, type NetworkCommandsOptions } from "./network-commands.ts";
 import { VniAllocator } from "./vni-allocator.ts";
 import { VxlanPodNetwork } from "./vxlan-pod-network.ts";
 
 export { PodNetworkConfig } from "./config.ts";
 export { verifyPodNetwork } from "./verify.ts";
 
-export interface PodNetworkOptions {
+export interface PodNetworkOptions extends NetworkCommandsOptions {
   readonly config: PodNetworkConfig;
   /** Which numbers are taken is kept here. */
   readonly stateDir: string;
   readonly log: Logger;
-  /** Path of the namespace that counts as the host's, for tests. */
-  readonly hostNetns?: string;
 }
 
 /** The node's pod network as it is configured; undefined when pods shall have none. */
@@ -24,5 +22,5 @@ export function openPodNetwork(options: PodNetworkOptions): PodNetwork | undefin
   if (config.tunnel === "none") return undefined;
   const { port, firstVni, bypassConntrack } = config;
   const vnis = new VniAllocator({ path: join(stateDir, "vnis.json"), first: firstVni });
-  return new VxlanPodNetwork({ commands: new NetworkCommands(options.hostNetns), vnis, port, bypassConntrack, log });
+  return new VxlanPodNetwork({ commands: new NetworkCommands(options), vnis, port, bypassConntrack, log });
 }

@@ -1,31 +1,51 @@
+import { statfs } from "node:fs/promises";
 import type { Call } from "../../base/call.ts";
 import { exec } from "../../base/exec.ts";
 import { Fault } from "../../base/fault.ts";
 
+/** Source: include/uapi/linux/magic.h */
+const NSFS_MAGIC = 0x6e736673;
+
+export interface NetworkCommandsOptions {
+  /** Namespace that counts as the host's; this process's own unless tests say otherwise. */
+  readonly hostNetns?: string | undefined;
+  /**
+   * containerd's root directory, seen from here. This process may have a mount namespace of its own, into which mounts
+   * that come later do not spread where the host's root is not a shared mount (no systemd).
+   */
+  readonly hostRoot?: string | undefined;
+}
+
 /** Runs `ip`, `tc` and `iptables` in network namespaces. */
 export class NetworkCommands {
-  readonly #home: string | undefined;
+  readonly #options: NetworkCommandsOptions;
 
-  /** @param home namespace that counts as the host's; this process's own unless tests say otherwise */
-  constructor(home?: string) {
-    this.#home = home;
+  constructor(options: NetworkCommandsOptions = {}) {
+    this.#options = options;
   }
 
   /** A program in the host's namespace. @throws Fault as exec does */
   host(command: string, args: readonly string[], call: Call, input?: string): Promise<string> {
-    return run(this.#home, command, args, call, input);
+    return run(this.#options.hostNetns, command, args, call, input);
   }
 
   /** A program in a pod's namespace. @throws Fault not_found when the namespace is gone */
   async pod(netnsPath: string, command: string, args: readonly string[], call: Call, input?: string): Promise<string> {
-    try {
-      return await run(netnsPath, command, args, call, input);
-    } catch (thrown) {
-      const cause = Fault.from(thrown);
-      // A path that was unmounted but not yet removed is an ordinary file.
-      if (!/nsenter: (cannot open|reassociate to namespace)/.test(cause.message)) throw cause;
-      throw new Fault("not_found", `network namespace ${netnsPath} is gone`, {}, { cause });
+    return await run(await this.reachable(netnsPath), command, args, call, input);
+  }
+
+  /** Where a namespace's mount is seen from this process. @throws Fault not_found */
+  async reachable(netnsPath: string): Promise<string> {
+    const { hostRoot } = this.#options;
+    for (const path of [netnsPath, ...(hostRoot === undefined ? [] : [hostRoot + netnsPath])]) {
+      const type = await statfs(path).then(
+        (stat) => stat.type,
+        () => undefined, // not there, or not for us to see
+      );
+      if (type === NSFS_MAGIC) return path;
     }
+    // A path whose mount is gone, but which was not removed yet, is an ordinary file.
+    throw new Fault("not_found", `network namespace ${netnsPath} is gone`);
   }
 
   /** JSON that `ip` prints; one value, also when it prints nothing. @throws as pod and host do */

@@ -98,7 +98,7 @@ async function addDevice(
   call: Call,
 ): Promise<void> {
   const args = [
-    ...["link", "add", "name", name, "netns", netnsPath, "mtu", String(link.mtu)],
+    ...["link", "add", "name", name, "netns", await commands.reachable(netnsPath), "mtu", String(link.mtu)],
     ...[
       "type",
       "vxlan",
