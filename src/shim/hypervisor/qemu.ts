@@ -89,7 +89,9 @@ export class QemuHypervisor implements Hypervisor {
     await mkdirPrivate(this.#root);
     await mkdir(dir, { recursive: true, mode: 0o700 });
     const taken = (): string[] => [...this.#machines.values()].flatMap((m) => m.tap?.address ?? []);
-    const keep = (given: TapNetwork | undefined): void => void (machine.tap = given);
+    const keep = (given: TapNetwork | undefined): void => {
+      machine.tap = given;
+    };
     const tap = await network.assign({ mine: machine.tap, taken, keep }, call);
     const handle = await vmm.start(
       {
