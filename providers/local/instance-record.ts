@@ -5,7 +5,7 @@ import { Fault } from "../../src/base/fault.ts";
 import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../src/base/files.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
 import type { OwnerTags } from "../../src/provider/index.ts";
-import type { VmmHandle } from "../../src/vmm/index.ts";
+import type { TapNetwork, VmmHandle } from "../../src/vmm/index.ts";
 
 /** `instance.json`: what the provider knows of one VM. Written before the VM starts; holds no user-data. */
 export interface InstanceRecord {
@@ -18,6 +18,8 @@ export interface InstanceRecord {
   readonly memoryMiB: number;
   /** RFC 3339 */
   readonly createdAt: string;
+  /** Its place on the bridge; none: user-mode network. Nobody else gets the address before this record is gone. */
+  readonly tap?: TapNetwork;
   /** Set when the VM ran. Its absence means that a create was cut short and may be taken up again. */
   readonly started?: VmmHandle;
 }

@@ -43,6 +43,7 @@ describe("provider local", {
       stateDir: join(dir, "vms"),
       imageDir: join(dir, "halt"),
       acceleration: "tcg",
+      network: "user",
       cacheDir: dir,
       ...config,
     };

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { resolve } from "node:path";
 import { type Call, withDeadline } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import { mkdirPrivate } from "../../src/base/files.ts";
@@ -6,7 +7,7 @@ import { type InstanceId, parseInstanceId } from "../../src/base/ids.ts";
 import { Mutex } from "../../src/base/mutex.ts";
 import { ended } from "../../src/base/retry.ts";
 import type { Finding, Instance, InstanceSpec, Provider, ProviderDeps } from "../../src/provider/index.ts";
-import { loadBootImage, QemuVmm, readConsole } from "../../src/vmm/index.ts";
+import { loadBootImage, QemuVmm, readConsole, VmNetwork } from "../../src/vmm/index.ts";
 import type { LocalConfig } from "./config.ts";
 import { InstanceDirectory, type InstanceRecord } from "./instance-record.ts";
 import { checkDisk, verifyHost } from "./verify-host.ts";
@@ -24,6 +25,7 @@ export class LocalProvider implements Provider {
   readonly #deps: ProviderDeps;
   readonly #directory: InstanceDirectory;
   readonly #vmm: QemuVmm;
+  readonly #network: VmNetwork;
   /** Creates and deletes of one instance, one after another. */
   readonly #locks = new Map<InstanceId, Mutex>();
 
@@ -32,6 +34,7 @@ export class LocalProvider implements Provider {
     this.#deps = deps;
     this.#directory = new InstanceDirectory(config.stateDir);
     this.#vmm = new QemuVmm({ log: deps.log, qemuPath: config.qemu, cacheDir: config.cacheDir });
+    this.#network = new VmNetwork({ ...config, owner: resolve(config.stateDir), log: deps.log });
   }
 
   async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
@@ -44,10 +47,10 @@ export class LocalProvider implements Provider {
       const { name, tags, sandboxId, memoryMiB } = spec;
       const vcpus = spec.vcpus > 0 ? spec.vcpus : this.#config.vcpus;
       const createdAt = this.#deps.now().toISOString();
-      const record: InstanceRecord = known ?? { version: 1, id, name, tags, sandboxId, vcpus, memoryMiB, createdAt };
+      let record: InstanceRecord = known ?? { version: 1, id, name, tags, sandboxId, vcpus, memoryMiB, createdAt };
       try {
         await checkDisk(this.#config.stateDir);
-        await this.#directory.create(record);
+        record = await this.#place(record, call);
         await mkdirPrivate(this.#directory.vmDir(id)); // a delete that was cut short may have taken it
         const started = await this.#startVm(record, spec, call);
         const running = { ...record, started };
@@ -90,12 +93,29 @@ export class LocalProvider implements Provider {
   }
 
   verify(call: Call): Promise<readonly Finding[]> {
-    return verifyHost(this.#config, this.#vmm, call);
+    return verifyHost(this.#config, this.#vmm, this.#network, call);
   }
 
   /** The VMs live on. */
   async close(): Promise<void> {
     await this.#vmm[Symbol.asyncDispose]();
+  }
+
+  /** Writes the record down, with the VM's address in it. */
+  async #place(record: InstanceRecord, call: Call): Promise<InstanceRecord> {
+    let placed = record;
+    await this.#network.assign(
+      {
+        mine: record.tap,
+        taken: async () => (await this.#directory.list()).flatMap((r) => r.tap?.address ?? []),
+        keep: async (tap) => {
+          placed = tap === undefined ? record : { ...record, tap };
+          await this.#directory.create(placed);
+        },
+      },
+      call,
+    );
+    return placed;
   }
 
   async #startVm(record: InstanceRecord, spec: InstanceSpec, call: Call): ReturnType<QemuVmm["start"]> {
@@ -110,6 +130,7 @@ export class LocalProvider implements Provider {
         userData: spec.userData,
         metaData: `instance-id: ${record.id}\nlocal-hostname: ${record.name}\n`,
         guestPort: GUEST_PORT,
+        tap: record.tap,
         lifetime: "detached",
         ...{ acceleration, outbound },
         ...(spec.rootDiskGiB === undefined ? {} : { diskGiB: spec.rootDiskGiB }),
@@ -122,6 +143,7 @@ export class LocalProvider implements Provider {
     const call = { signal: new AbortController().signal }; // must finish whoever stopped waiting
     await this.#vmm.destroy(this.#directory.vmDir(id), call);
     await this.#directory.remove(id);
+    await this.#network.release(async () => (await this.#directory.list()).some((r) => r.tap !== undefined));
   }
 
   async #toInstance(record: InstanceRecord, call: Call): Promise<Instance> {
@@ -129,7 +151,12 @@ export class LocalProvider implements Provider {
     const common = { id, name, tags, createdAt: new Date(record.createdAt), addresses: [] };
     const handle = await this.#vmm.find(this.#directory.vmDir(id), call);
     if (handle !== undefined)
-      return { ...common, state: "running", addresses: ["127.0.0.1"], tunnelPort: handle.hostPort };
+      return {
+        ...common,
+        state: "running",
+        addresses: [handle.address ?? "127.0.0.1"],
+        tunnelPort: handle.hostPort,
+      };
     if (record.started === undefined) return { ...common, state: "pending" };
     const { reason } = await this.#vmm.wait(record.started, withDeadline(1000, call));
     return { ...common, state: "failed", reason };

@@ -4,7 +4,7 @@ import type { Call } from "../../src/base/call.ts";
 import { exec } from "../../src/base/exec.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { Finding } from "../../src/provider/index.ts";
-import { type BootImage, loadBootImage, type QemuVmm } from "../../src/vmm/index.ts";
+import { type BootImage, loadBootImage, type QemuVmm, type VmNetwork } from "../../src/vmm/index.ts";
 import type { LocalConfig } from "./config.ts";
 
 const GIB = 1024 ** 3;
@@ -12,7 +12,12 @@ const LOW_DISK_GIB = 5;
 const MIN_DISK_GIB = 0.25;
 
 /** What provider local needs on this host. The only thing that runs is the KVM probe, once per boot. */
-export async function verifyHost(config: LocalConfig, vmm: QemuVmm, call: Call): Promise<readonly Finding[]> {
+export async function verifyHost(
+  config: LocalConfig,
+  vmm: QemuVmm,
+  network: VmNetwork,
+  call: Call,
+): Promise<readonly Finding[]> {
   const programs = await Promise.all([
     program([config.qemu], "qemu-system-x86", call),
     program(["qemu-img"], "qemu-utils", call),
@@ -25,12 +30,7 @@ export async function verifyHost(config: LocalConfig, vmm: QemuVmm, call: Call):
     imageFinding(config, image),
     ...(image instanceof Fault ? [] : [await accelerationFinding(config, image, vmm, call)]),
     await diskFinding(config),
-    {
-      subject: "pod network",
-      state: "warning",
-      detail: "VMs use QEMU's user-mode network: a pod's address is not reachable from outside of its VM",
-      remedy: "none yet: the pod network is not part of this release",
-    },
+    await networkFinding(config, network),
   ];
 }
 
@@ -89,6 +89,18 @@ async function accelerationFinding(config: LocalConfig, image: BootImage, vmm: Q
     detail: `VMs are emulated, which is several times slower: ${verdict.detail}`,
     remedy: "use a host with working (nested) virtualization",
   };
+}
+
+async function networkFinding(config: LocalConfig, network: VmNetwork): Promise<Finding> {
+  const subject = "VM network";
+  const noPods = "VMs use QEMU's user-mode network, which carries no pod network";
+  if (config.network === "user")
+    return { subject, state: "warning", detail: noPods, remedy: 'set providers.local.network to "auto"' };
+  const { works, detail } = await network.verdict();
+  if (works) return { subject, state: "ok", detail: `tap devices on bridge ${config.bridge}, ${config.subnet}` };
+  return config.network === "tap"
+    ? { subject, state: "error", detail, remedy: 'load the kernel modules bridge and tun, or set network to "user"' }
+    : { subject, state: "warning", detail: `${noPods}: ${detail}`, remedy: "load the kernel modules bridge and tun" };
 }
 
 async function diskFinding(config: LocalConfig): Promise<Finding> {

@@ -4,6 +4,7 @@ import type { Call } from "../base/call.ts";
 import { exec } from "../base/exec.ts";
 import { Fault } from "../base/fault.ts";
 import { createLogger } from "../base/log.ts";
+import { verifyPodNetwork } from "../node/index.ts";
 import type { Finding } from "../provider/index.ts";
 import { loadAdaptorConfig, openProvider } from "./adaptor.ts";
 import { askNode } from "./control-client.ts";
@@ -20,6 +21,9 @@ export interface CheckOptions {
 const TOOLS = [
   ["flock", "util-linux"],
   ["unshare", "util-linux"],
+  ["nsenter", "util-linux"],
+  ["ip", "iproute2"],
+  ["tc", "iproute2"],
   ["mount", "mount"],
   ["tar", "tar"],
 ] as const;
@@ -32,12 +36,6 @@ export async function check(options: CheckOptions, call: Call): Promise<number> 
   const findings = (
     await Promise.all([host(call), containerd(call), node(options, call), adaptor(options, call)])
   ).flat();
-  findings.push({
-    subject: "pod network",
-    state: "warning",
-    detail: "the pod's IP is not reachable from outside, and a pod reaches nothing but itself",
-    remedy: "none yet: the pod network is not part of this version",
-  });
   if (options.json === true) process.stdout.write(`${JSON.stringify(findings, undefined, 2)}\n`);
   else {
     printTable(
@@ -130,6 +128,7 @@ async function node(options: CheckOptions, call: Call): Promise<Finding[]> {
       status instanceof Fault
         ? { subject: "node daemon", state: "ok", detail: "not running: it starts with the first pod" }
         : { subject: "node daemon", state: "ok", detail: `pid ${status.pid}, ${status.sandboxes.length} sandboxes` },
+      ...(await verifyPodNetwork(config.podNetwork, call)),
     );
     return found;
   } catch (e) {

@@ -39,11 +39,15 @@ export async function lockRunDir(config: NodeConfig, call: Call): Promise<void> 
 
 /** Starts the daemon with its real parts. */
 export async function startNode(config: NodeConfig, doors: readonly string[], call: Call): Promise<NodeDaemon> {
-  const { KATA_REMOTE_SUPERVISED, SYSTEMD_EXEC_PID } = process.env;
+  const { KATA_REMOTE_SUPERVISED, KATA_REMOTE_HOST_ROOT_FD, SYSTEMD_EXEC_PID } = process.env;
   const log = createLogger("node", { level: config.logLevel });
   // SYSTEMD_EXEC_PID alone says nothing: containerd's children inherit containerd's.
   const supervised = KATA_REMOTE_SUPERVISED === "1" || SYSTEMD_EXEC_PID === String(process.pid);
-  return startNodeDaemon(config, { log, createShim, openHypervisors, supervised, ownProcess: true, doors }, call);
+  // The launcher opened it before it gave us mounts of our own. By our pid: Node keeps it from our children.
+  const hostRoot =
+    KATA_REMOTE_HOST_ROOT_FD === undefined ? undefined : `/proc/${process.pid}/fd/${KATA_REMOTE_HOST_ROOT_FD}`;
+  const deps = { log, createShim, openHypervisors, supervised, ownProcess: true, hostRoot, doors };
+  return startNodeDaemon(config, deps, call);
 }
 
 /** `kata-remote node`: serves until the call ends or, unsupervised, there was no pod for a while. */

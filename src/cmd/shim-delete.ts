@@ -15,11 +15,7 @@ export async function runShimDelete(flags: readonly string[]): Promise<number> {
   try {
     const wanted = parseDeleteFlags(flags);
     const runDir = process.env.KATA_REMOTE_RUN_DIR || "/run/kata-remote";
-    const result = await cleanUp(
-      { runDir, log, openHypervisors: () => hypervisors(runDir, log) },
-      wanted,
-      background(),
-    );
+    const result = await cleanUp({ runDir, log, openBackends: () => openBackends(runDir, log) }, wanted, background());
     const ms = result.exitedAt.getTime();
     const exitedAt = { seconds: BigInt(Math.floor(ms / 1_000)), nanos: (ms % 1_000) * 1_000_000 };
     const { pid, exitStatus } = result;
@@ -32,9 +28,10 @@ export async function runShimDelete(flags: readonly string[]): Promise<number> {
 }
 
 /** Loaded only when it is needed: gRPC alone takes longer to load than the rest. */
-async function hypervisors(runDir: string, log: ReturnType<typeof createLogger>) {
-  const { loadNodeConfig, openHypervisors, nodeId } = await import("../node/index.ts");
+async function openBackends(runDir: string, log: ReturnType<typeof createLogger>) {
+  const { loadNodeConfig, openHypervisors, openPodNetwork, nodeId } = await import("../node/index.ts");
   const config = { ...(await loadNodeConfig(process.env.KATA_REMOTE_NODE_CONFIG || undefined)), runDir };
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-  return await openHypervisors(config, { nodeId: await nodeId(config.stateDir), bootId, log });
+  const hypervisors = await openHypervisors(config, { nodeId: await nodeId(config.stateDir), bootId, log });
+  return { hypervisors, podNetwork: openPodNetwork({ config: config.podNetwork, stateDir: config.stateDir, log }) };
 }

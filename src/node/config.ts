@@ -4,6 +4,7 @@ import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
 import { readIfThere } from "../base/files.ts";
 import { ShimConfig } from "../shim/index.ts";
+import { PodNetworkConfig } from "./podnetwork/index.ts";
 
 /** Where the node daemon looks when it is told no other file. */
 export const NODE_CONFIG_PATH = "/etc/kata-remote/node.toml";
@@ -59,10 +60,25 @@ export const QemuConfig = Type.Object(
       description: "Added for the guest's kernel, agent and page cache",
     }),
     acceleration: Type.Union([Type.Literal("auto"), Type.Literal("kvm"), Type.Literal("tcg")], { default: "auto" }),
+    network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
+      default: "auto",
+      description:
+        "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
+    }),
+    bridge: Type.String({
+      pattern: "^[A-Za-z0-9_.-]{1,15}$",
+      default: "kr-qemu0",
+      description: "Made with the first VM, removed with the last one; no other daemon may use it",
+    }),
+    subnet: Type.String({
+      minLength: 9,
+      default: "10.213.80.0/20",
+      description: "IPv4 network of the bridge; the host has its first address",
+    }),
     outbound: Type.Boolean({
       default: false,
       description:
-        "Lets guests open connections through this host; they then reach its loopback services too, at 10.0.2.2",
+        "Lets guests open connections. user: through this host, whose loopback services they then reach too, at 10.0.2.2. tap: the host becomes their router; forwarding and NAT are yours",
     }),
     qemuPath: Type.String({ minLength: 1, default: "qemu-system-x86_64" }),
   },
@@ -103,6 +119,7 @@ export const NodeConfig = Type.Object(
       description: "How long a guest may take to answer that before its connection is made anew, ms",
     }),
     shim: Type.Object(ShimConfig.properties, { ...closed, default: {} }),
+    podNetwork: Type.Object(PodNetworkConfig.properties, { ...closed, default: {} }),
     remote: Type.Optional(Type.Partial(RemoteConfig, closed)),
     qemu: Type.Optional(QemuConfig),
   },

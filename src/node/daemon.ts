@@ -12,6 +12,7 @@ import type { NodeConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Doors } from "./doors.ts";
 import { nodeId } from "./node-id.ts";
+import { openPodNetwork } from "./podnetwork/index.ts";
 import { setUpProcess } from "./process-setup.ts";
 import { READY_FILE, Readiness } from "./readiness.ts";
 
@@ -26,6 +27,8 @@ export interface NodeDaemonDeps {
   readonly supervised: boolean;
   /** Whether to change this process (OOM score, cgroup, umask); false when others share it, as in tests. */
   readonly ownProcess: boolean;
+  /** containerd's root directory, where it has other mounts than this process. */
+  readonly hostRoot?: string | undefined;
   /** containerd addresses to serve from the start. */
   readonly doors: readonly string[];
   readonly now?: () => number;
@@ -80,6 +83,7 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     const shim = deps.createShim({
       relay,
       hypervisors,
+      podNetwork: openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot }),
       config: config.shim,
       log,
       runDir,

@@ -6,3 +6,4 @@ export { doorOf, doorSocket } from "./doors.ts";
 export { openHypervisors } from "./hypervisors.ts";
 export { ensureLock, type LockOptions } from "./lock.ts";
 export { nodeId } from "./node-id.ts";
+export { openPodNetwork, verifyPodNetwork } from "./podnetwork/index.ts";

@@ -48,17 +48,35 @@ exec $b switch_root -c /dev/console /root /usr/bin/node --expose-gc --max-semi-s
 `;
 }
 
-/** Brings the first network interface up and keeps its DHCP lease for as long as the VM lives. */
+/**
+ * Brings the first network interface up: with the address that the kernel's parameters kata-remote.ip and
+ * kata-remote.gateway name, else with a DHCP lease that is kept for as long as the VM lives.
+ */
 export const NETWORK_SCRIPT = `#!/bin/busybox sh
 exec </dev/null >/dev/null 2>&1
 b=/bin/busybox
 $b modprobe virtio_net
 ($b modprobe overlay &) # a grandchild: udhcpc would never wait for it
+ip= gateway=
+read -r line </proc/cmdline
+for p in $line; do
+  case $p in
+    kata-remote.ip=*) ip=\${p#*=} ;;
+    kata-remote.gateway=*) gateway=\${p#*=} ;;
+  esac
+done
 n=0
 while [ $n -lt 500 ]; do
   for d in /sys/class/net/*; do
     [ -e $d/device ] || continue
     i=\${d##*/}
+    if [ -n "$ip" ]; then
+      $b ip addr add $ip dev $i
+      $b ip link set $i up
+      [ -z "$gateway" ] || $b ip route replace default via $gateway dev $i
+      # The pod network needs it, in a moment.
+      exec $b modprobe vxlan
+    fi
     $b ifconfig $i up
     exec $b udhcpc -f -i $i -s /opt/kata-remote/lease -t 5 -T 1 -A 1
   done

@@ -82,6 +82,7 @@ export class GuestSession {
       certificatePem: this.#certificatePem,
       nowUnixNano: BigInt(Date.now()) * 1_000_000n,
       hostname: this.#spec.hostname,
+      podNetworkJson: this.#spec.podNetworkJson ?? "",
     };
     await guest.configure(request, options);
     this.#configured = true;

@@ -60,6 +60,8 @@ export interface GuestSpec {
   readonly addresses: readonly string[];
   readonly port: number;
   readonly hostname: string;
+  /** What the guest makes of its pod's network, as Configure takes it; none: the pod has its own localhost only. */
+  readonly podNetworkJson?: string;
   readonly identity: { readonly caPem: string; readonly certificatePem: string; readonly keyPem: string };
   /** Signs the guest's CSR (only asked on the first connection). */
   readonly sign: (

@@ -1,6 +1,7 @@
 import type { Call } from "../base/call.ts";
 import type { SandboxId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
+import type { PodNetwork } from "../podnetwork/index.ts";
 import type { Relay, TaskReply, TaskRequest } from "../relay/index.ts";
 import type { Hypervisor, VmLoss } from "./hypervisor/index.ts";
 import type { ShimConfig } from "./shim-config.ts";
@@ -10,6 +11,8 @@ export interface ShimDeps {
   readonly relay: Relay;
   /** By name: "remote", "qemu". */
   readonly hypervisors: ReadonlyMap<string, Hypervisor>;
+  /** None: pods have their own localhost only. */
+  readonly podNetwork?: PodNetwork | undefined;
   readonly config: ShimConfig;
   readonly log: Logger;
   /** State is kept below it, in `tasks/`; root file systems are mounted below it, in `mnt/`. */

@@ -1,5 +1,15 @@
 import type { Call } from "../base/call.ts";
 
+/** A VM's place on a bridge of this host. */
+export interface TapNetwork {
+  readonly bridge: string;
+  /** IPv4, the guest's own. */
+  readonly address: string;
+  readonly prefixLength: number;
+  /** The guest's router; none: it reaches nothing but this host. */
+  readonly gateway?: string;
+}
+
 /** A machine to run on this host. Paths are absolute. */
 export interface VmmSpec {
   /** Short name for the process list. */
@@ -16,10 +26,12 @@ export interface VmmSpec {
   /** Made into a NoCloud seed labelled "cidata". */
   readonly userData: Uint8Array;
   readonly metaData: string;
-  /** User-mode network: a free host port on 127.0.0.1 is forwarded to this guest port. */
+  /** Where the guest hangs on a bridge, which is there; without it the network is user-mode. */
+  readonly tap?: TapNetwork | undefined;
+  /** The guest's port that is dialled. User-mode network: a free host port on 127.0.0.1 is forwarded to it. */
   readonly guestPort: number;
   /**
-   * Lets the guest open connections through the host's user-mode network; off unless true. It then reaches the host's
+   * User-mode network: lets the guest open connections through the host; off unless true. It then reaches the host's
    * own loopback services too, at 10.0.2.2.
    */
   readonly outbound?: boolean;
@@ -36,6 +48,8 @@ export interface VmmHandle {
   readonly pid: number;
   /** Field 22 of /proc/<pid>/stat: tells the process from a later one with the same pid. */
   readonly startTicks: string;
+  /** Where to dial the guest; no address means 127.0.0.1. */
+  readonly address?: string;
   readonly hostPort: number;
 }
 

@@ -29,7 +29,12 @@ async function serve(caPath: string, folder: string, address: string): Promise<v
     },
     trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
     treeDirectory,
-    machine: { setClock: () => undefined, setHostname: () => undefined, listeningMs: () => 0 },
+    machine: {
+      setClock: () => undefined,
+      setHostname: () => undefined,
+      listeningMs: () => 0,
+      setPodNetwork: async () => undefined,
+    },
     diskPath: folder,
     log: quiet,
   });

@@ -20,7 +20,7 @@ async function localUnderTest(imageDir?: string): Promise<ProviderUnderTest> {
   const dir = await mkdtemp(join(tmpdir(), "local-"));
   const image = imageDir ?? (await tinyImage(join(dir, "image")));
   const plugin = await loadProvider("local");
-  const config = { stateDir: join(dir, "vms"), imageDir: image, acceleration: "tcg", cacheDir: dir };
+  const config = { stateDir: join(dir, "vms"), imageDir: image, acceleration: "tcg", network: "user", cacheDir: dir };
   const open = (): Promise<Provider> =>
     plugin.create(parseConfig(plugin.configSchema, config, "test"), { log: silentLogger(), now: () => new Date() });
   const provider = await open();

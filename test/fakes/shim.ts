@@ -18,6 +18,7 @@ import {
   TtrpcServer,
 } from "../../src/ttrpc/index.ts";
 import { FakeHypervisor } from "./hypervisor.ts";
+import { FakePodNetwork } from "./pod-network.ts";
 import { FakeRelay } from "./relay.ts";
 
 export interface SeenEvent {
@@ -81,6 +82,7 @@ export class ShimFixture {
   readonly relay = new FakeRelay();
   readonly hypervisor: FakeHypervisor;
   readonly qemu = new FakeHypervisor("qemu");
+  readonly network = new FakePodNetwork();
   readonly dir: string;
   readonly runDir: string;
   readonly sink: EventSink;
@@ -109,6 +111,7 @@ export class ShimFixture {
         ["remote", this.hypervisor],
         ["qemu", this.qemu],
       ]),
+      podNetwork: this.network,
       config: parseConfig(ShimConfig, config, "test"),
       log: silentLogger(),
       runDir: this.runDir,

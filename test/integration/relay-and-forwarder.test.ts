@@ -26,7 +26,12 @@ async function world(agent: ServiceImplementation<typeof AgentServiceDefinition>
   const forwarder = new Forwarder({
     ...{ identity, agent, treeDirectory, diskPath: fixture.dir, log: quiet },
     trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
-    machine: { setClock: () => undefined, setHostname: (name) => hostnames.push(name), listeningMs: () => 3700 },
+    machine: {
+      setClock: () => undefined,
+      setHostname: (name) => hostnames.push(name),
+      listeningMs: () => 3700,
+      setPodNetwork: async () => undefined,
+    },
   });
   const port = await forwarder.listen(0, "127.0.0.1");
   const proxy = await TcpProxy.open(() => port);

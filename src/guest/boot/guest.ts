@@ -4,6 +4,7 @@ import { CONSOLE_KEY_PREFIX, CONSOLE_LISTENING, GUEST_PORT } from "../../guestwi
 import { parseUserData } from "../../userdata/index.ts";
 import { AGENT_PATHS, createAgent, POD_NETWORK_NAMESPACE, spaceText, treePath } from "../agent/index.ts";
 import { Forwarder, GuestIdentity, TreeStore } from "../forwarder/index.ts";
+import { GuestNetwork, runIp } from "../net/index.ts";
 import { Children } from "../system/children.ts";
 import { growFilesystem } from "../system/filesystem.ts";
 import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
@@ -51,18 +52,25 @@ async function boot(log: GuestLog): Promise<void> {
   };
   const treeDirectory = (treeId: string): string => treePath(AGENT_PATHS, treeId);
   const trees = new TreeStore({ children, directory: treeDirectory, diskText: () => spaceText(AGENT_PATHS.disk) });
+  const podNetns = POD_NETWORK_NAMESPACE;
+  const network = new GuestNetwork({ podNetns, run: runIp({ children, podNetns, dir: "/run/kata-remote" }) });
   let listeningMs = 0;
   const forwarder = new Forwarder({
     identity,
     agent: createAgent({ paths: AGENT_PATHS, children, end }).service,
     trees,
     treeDirectory,
-    machine: { setClock, setHostname, listeningMs: () => listeningMs },
+    machine: {
+      setClock,
+      setHostname,
+      listeningMs: () => listeningMs,
+      setPodNetwork: (planJson) => network.apply(planJson),
+    },
     diskPath: AGENT_PATHS.disk,
     log,
   });
   prepareKernel();
-  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
+  createNamespace("net", podNetns, loopbackUp);
   await forwarder.listen(GUEST_PORT);
   listeningMs = uptimeMs();
   say(CONSOLE_LISTENING);

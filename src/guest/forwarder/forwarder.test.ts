@@ -53,7 +53,12 @@ async function guest() {
     },
     trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "0 MiB free of 1 MiB" }),
     treeDirectory,
-    machine: { setClock: (t) => clock.push(t), setHostname: () => undefined, listeningMs: () => 42 },
+    machine: {
+      setClock: (t) => clock.push(t),
+      setHostname: () => undefined,
+      setPodNetwork: async () => undefined,
+      listeningMs: () => 42,
+    },
     diskPath: dir,
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },
   });
@@ -78,7 +83,13 @@ async function guest() {
   const configure = async (c: Awaited<ReturnType<typeof client>>, over: { nowUnixNano?: bigint } = {}) => {
     const { csrPem } = await c.guest.enroll({});
     const certificatePem = await ca.signGuest(csrPem, SANDBOX);
-    const request = { sandboxId: SANDBOX, certificatePem, nowUnixNano: BigInt(Date.now()) * 1_000_000n, hostname: "" };
+    const request = {
+      sandboxId: SANDBOX,
+      certificatePem,
+      nowUnixNano: BigInt(Date.now()) * 1_000_000n,
+      hostname: "",
+      podNetworkJson: "",
+    };
     await c.guest.configure({ ...request, ...over });
   };
   return {
@@ -141,7 +152,7 @@ describe("a guest before Configure", () => {
       "hello",
     ];
     for (const certificatePem of foreign) {
-      const request = { sandboxId: SANDBOX, certificatePem, nowUnixNano: 0n, hostname: "" };
+      const request = { sandboxId: SANDBOX, certificatePem, nowUnixNano: 0n, hostname: "", podNetworkJson: "" };
       await assert.rejects(c.guest.configure(request), { code: Code.invalidArgument });
     }
     await g.configure(c);
@@ -168,7 +179,7 @@ describe("a guest after Configure", () => {
     await g.configure(c);
     await hungUp(early);
     await hungUp(await g.dial(other));
-    const again = { sandboxId: SANDBOX, certificatePem: "", nowUnixNano: 0n, hostname: "" };
+    const again = { sandboxId: SANDBOX, certificatePem: "", nowUnixNano: 0n, hostname: "", podNetworkJson: "" };
     await c.guest.configure(again);
     await assert.rejects(c.guest.configure({ ...again, sandboxId: "other" }), { code: Code.failedPrecondition });
     await assert.rejects(c.guest.enroll({}), { code: Code.failedPrecondition });

@@ -15,6 +15,8 @@ export interface MachinePort {
   setHostname(name: string): void;
   /** ms from the kernel's start to the listener's. */
   listeningMs(): number;
+  /** Makes the pod's network. Repeatable with the same plan. */
+  setPodNetwork(planJson: string): Promise<void>;
 }
 
 export interface GuestServiceDeps {
@@ -45,8 +47,10 @@ export function guestService(deps: GuestServiceDeps, nodeId: string): ServiceImp
       const first = !state.configured;
       if (first) identity.install(request.certificatePem);
       state.configure(request.sandboxId, nodeId);
+      if (first) deps.certificateChanged();
+      // Again too: whoever repeats this must not go on before the pod has its network.
+      if (request.podNetworkJson !== "") await machine.setPodNetwork(request.podNetworkJson);
       if (!first) return {};
-      deps.certificateChanged();
       const offNs = request.nowUnixNano - BigInt(Date.now()) * 1_000_000n;
       if (request.nowUnixNano > 0n && (offNs > CLOCK_TOLERANCE_NS || offNs < -CLOCK_TOLERANCE_NS)) {
         machine.setClock(request.nowUnixNano);

@@ -31,6 +31,27 @@ export function createNamespace(kind: NamespaceKind, path: string, setUp: () => 
   }
 }
 
+/**
+ * Runs something that forks inside of a namespace, where the child then stays. This thread is back before anything else
+ * can run on it.
+ * @param start synchronous up to the fork
+ */
+export function inNamespace<T>(kind: NamespaceKind, path: string, start: () => T): T {
+  const home = openSync(`/proc/thread-self/ns/${kind}`, "r");
+  const there = openSync(path, "r");
+  try {
+    libc("int setns(int fd, int nstype)", there, CLONE[kind]);
+    try {
+      return start();
+    } finally {
+      libc("int setns(int fd, int nstype)", home, CLONE[kind]);
+    }
+  } finally {
+    closeSync(there);
+    closeSync(home);
+  }
+}
+
 /** Sets the host name of the namespace that the calling thread is in. */
 export function setHostname(name: string): void {
   libc("int sethostname(const char *name, size_t len)", name, Buffer.byteLength(name));

@@ -10,6 +10,7 @@ import { Fault } from "../../base/fault.ts";
 import { newSandboxId } from "../../base/ids.ts";
 import { silentLogger } from "../../base/log.ts";
 import { ControlDefinition } from "../../gen/kataremote/node/v1/control.ts";
+import type { PodNetworkTarget } from "../../podnetwork/index.ts";
 import { TtrpcServer } from "../../ttrpc/index.ts";
 import { SandboxStateStore } from "../sandbox/index.ts";
 import { cleanUp } from "./clean-up.ts";
@@ -24,6 +25,7 @@ beforeEach(async () => {
   runDir = await mkdtemp(join(tmpdir(), "clean-up-"));
   hypervisor = new FakeHypervisor();
   opened = 0;
+  detached = [];
 });
 afterEach(async () => {
   server?.close();
@@ -31,12 +33,15 @@ afterEach(async () => {
   await rm(runDir, { recursive: true, force: true });
 });
 
+let detached: string[];
 const deps = () => ({
   runDir,
   log: silentLogger(),
-  openHypervisors: async () => {
+  openBackends: async () => {
     opened++;
-    return new Map([["remote", hypervisor]]);
+    const detach = async ({ sandboxId, netnsPath }: PodNetworkTarget) =>
+      void detached.push(`${sandboxId} ${netnsPath}`);
+    return { hypervisors: new Map([["remote", hypervisor]]), podNetwork: { detach } };
   },
 });
 
@@ -51,6 +56,7 @@ async function leave(id = FLAGS.id, kind: "pod_sandbox" | "single_container" = "
     id,
     bundle: "/b",
     hypervisor: "remote",
+    netnsPath: "/run/netns/cni-1",
     kind,
     daemonGeneration: "dead",
     createdAt: "2026-01-01T00:00:00Z",
@@ -69,6 +75,7 @@ describe("delete without a daemon", () => {
       hypervisor.stopped.map((s) => s.id),
       [id],
     );
+    assert.deepEqual(detached, [`${id} /run/netns/cni-1`]);
     assert.equal((await readdir(join(runDir, "tasks"))).length, 1);
   });
 
@@ -77,13 +84,14 @@ describe("delete without a daemon", () => {
     assert.equal(opened, 0);
   });
 
-  it("keeps the state file when the backend is away", async () => {
-    await leave();
+  it("keeps the state file when the backend is away, but nothing of the network", async () => {
+    const id = await leave();
     hypervisor.beforeStop = async () => {
       throw new Fault("unavailable", "no adaptor");
     };
     assert.equal((await cleanUp(deps(), FLAGS, background())).exitStatus, 137);
     assert.equal((await readdir(join(runDir, "tasks"))).length, 1);
+    assert.deepEqual(detached, [`${id} /run/netns/cni-1`]);
   });
 });
 

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { type Call, withDeadline } from "../../base/call.ts";
 import type { Logger } from "../../base/log.ts";
 import { ControlDefinition } from "../../gen/kataremote/node/v1/control.ts";
+import type { PodNetwork } from "../../podnetwork/index.ts";
 import { createClient, TtrpcClient } from "../../ttrpc/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import { SandboxStateStore, stopVm } from "../sandbox/index.ts";
@@ -12,8 +13,13 @@ import type { DeleteFlags } from "./delete-flags.ts";
 export interface CleanUpDeps {
   readonly runDir: string;
   readonly log: Logger;
-  /** Opens the backends; only asked when there is a VM to stop and no daemon. */
-  readonly openHypervisors: (call: Call) => Promise<ReadonlyMap<string, Hypervisor>>;
+  /** Opens the backends and the pod network; only asked when there is a VM to stop and no daemon. */
+  readonly openBackends: (call: Call) => Promise<Backends>;
+}
+
+export interface Backends {
+  readonly hypervisors: ReadonlyMap<string, Hypervisor>;
+  readonly podNetwork?: Pick<PodNetwork, "detach"> | undefined;
 }
 
 /** containerd gives the whole clean-up 5 s, the boot of Node included. Source: io.containerd.timeout.shim.cleanup. */
@@ -34,11 +40,12 @@ export async function cleanUp(deps: CleanUpDeps, flags: DeleteFlags, call: Call)
     deps.log.error({ path }, "state file is not readable; its VM, if any, must be removed by hand");
   if (states.length > 0) {
     const bounded = withDeadline(OWN_MS, call);
-    const hypervisors = await deps.openHypervisors(bounded);
+    const { hypervisors, podNetwork } = await deps.openBackends(bounded);
     try {
       for (const state of states) {
-        await stopVm({ hypervisors, states: store }, state, "its node daemon ended", bounded).catch((err: unknown) =>
-          deps.log.error({ err, sandbox: state.sandboxId }, "pod VM not stopped, the next node daemon will do it"),
+        await stopVm({ hypervisors, podNetwork, states: store }, state, "its node daemon ended", bounded).catch(
+          (err: unknown) =>
+            deps.log.error({ err, sandbox: state.sandboxId }, "pod VM not stopped, the next node daemon will do it"),
         );
       }
     } finally {

@@ -11,9 +11,13 @@ export async function openRemote(options: RemoteOptions): Promise<Hypervisor> {
   return RemoteHypervisor.open(options);
 }
 
-export interface QemuOptions extends Omit<QemuHypervisorDeps, "vmm" | "ca" | "bootImage" | "readConsole"> {
+export interface QemuOptions extends Omit<QemuHypervisorDeps, "vmm" | "network" | "ca" | "bootImage" | "readConsole"> {
   /** What `kata-remote image build` made. */
   readonly imageDir: string;
+  /** See VmNetwork. */
+  readonly network: "auto" | "tap" | "user";
+  readonly bridge: string;
+  readonly subnet: string;
   /** The verdict of the KVM probe is kept here: it holds until the next boot. */
   readonly runDir: string;
 }
@@ -21,9 +25,17 @@ export interface QemuOptions extends Omit<QemuHypervisorDeps, "vmm" | "ca" | "bo
 /** Opens the backend whose VMs are this process's children. */
 export async function openQemu(options: QemuOptions): Promise<Hypervisor> {
   const { QemuHypervisor } = await import("./qemu.ts");
-  const { loadBootImage, QemuVmm, readConsole } = await import("../../vmm/index.ts");
+  const { loadBootImage, QemuVmm, readConsole, VmNetwork } = await import("../../vmm/index.ts");
   const { CertificateAuthority } = await import("../../identity/index.ts");
   const vmm = new QemuVmm({ log: options.log, qemuPath: options.qemuPath, cacheDir: options.runDir });
+  const network = new VmNetwork({ ...options, owner: options.stateDir });
   const ca = await CertificateAuthority.open(join(options.stateDir, "ca"));
-  return new QemuHypervisor({ ...options, vmm, ca, readConsole, bootImage: () => loadBootImage(options.imageDir) });
+  return new QemuHypervisor({
+    ...options,
+    vmm,
+    network,
+    ca,
+    readConsole,
+    bootImage: () => loadBootImage(options.imageDir),
+  });
 }

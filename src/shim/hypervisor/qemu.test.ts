@@ -60,6 +60,13 @@ async function world() {
       ...{ vmm, ca, nodeId: "node-1", stateDir: dir, qemuPath: "true", log: silentLogger() },
       bootImage: async () => ({ kernelPath: "/k", initrdPath: "/i", imagePath: "/r", kernelParams: ["quiet"] }),
       readConsole: async (vmDir) => consoles.get(basename(vmDir)),
+      network: {
+        assign: async ({ keep }) => {
+          await keep(undefined);
+          return undefined;
+        },
+        release: async () => undefined,
+      },
       ...{ defaultVcpus: 2, defaultMemoryMiB: 512, guestOverheadMiB: 100, acceleration: "tcg", outbound: false },
     });
   const hypervisor = open();

@@ -10,13 +10,14 @@ import { sleep } from "../../base/retry.ts";
 import { CONSOLE_KEY_PREFIX, GUEST_PORT } from "../../guestwire/index.ts";
 import { type CertificateAuthority, spkiFingerprint } from "../../identity/index.ts";
 import { renderUserData } from "../../userdata/index.ts";
-import type { BootImage, Vmm, VmmHandle, VmmSpec } from "../../vmm/index.ts";
+import type { BootImage, TapNetwork, Vmm, VmmHandle, VmmSpec, VmNetwork } from "../../vmm/index.ts";
 import type { GuestIdentity, Hypervisor, HypervisorCapabilities, VmAddress, VmLoss, VmRequest } from "./hypervisor.ts";
 import { type Identity, NodeIdentity } from "./node-identity.ts";
 
 export interface QemuHypervisorDeps {
   /** Closed with the hypervisor. */
   readonly vmm: Vmm & AsyncDisposable;
+  readonly network: Pick<VmNetwork, "assign" | "release">;
   readonly ca: CertificateAuthority;
   /** Asked for every VM. @throws Fault failed_precondition with the remedy when there is no image */
   readonly bootImage: () => Promise<BootImage>;
@@ -44,6 +45,7 @@ interface Machine {
   readonly request: VmRequest;
   pinned: string | undefined;
   watched: boolean;
+  tap: TapNetwork | undefined;
 }
 
 /** VMs that are children of this process: no adaptor, no cloud. They die with the daemon. */
@@ -76,16 +78,21 @@ export class QemuHypervisor implements Hypervisor {
     if (image !== undefined) throw unsupported(sandboxId, `image "${image}"`);
     if (gpus > 0) throw unsupported(sandboxId, `${gpus} GPUs`);
     await this.#deps.bootImage(); // a missing image is said here, before anything exists
-    this.#machines.set(sandboxId, { request, pinned: undefined, watched: false });
+    this.#machines.set(sandboxId, { request, pinned: undefined, watched: false, tap: undefined });
   }
 
   async startVm(id: SandboxId, call: Call): Promise<VmAddress> {
     const machine = this.#machine(id);
     const { request } = machine;
-    const { vmm, ca, defaultVcpus, defaultMemoryMiB, guestOverheadMiB, acceleration, outbound } = this.#deps;
+    const { vmm, network, ca, defaultVcpus, defaultMemoryMiB, guestOverheadMiB, acceleration, outbound } = this.#deps;
     const dir = this.#dir(id);
     await mkdirPrivate(this.#root);
     await mkdir(dir, { recursive: true, mode: 0o700 });
+    const taken = (): string[] => [...this.#machines.values()].flatMap((m) => m.tap?.address ?? []);
+    const keep = (given: TapNetwork | undefined): void => {
+      machine.tap = given;
+    };
+    const tap = await network.assign({ mine: machine.tap, taken, keep }, call);
     const handle = await vmm.start(
       {
         ...(await this.#deps.bootImage()),
@@ -96,6 +103,7 @@ export class QemuHypervisor implements Hypervisor {
         userData: renderUserData({ caPem: ca.caPem }),
         metaData: `instance-id: ${id}\nlocal-hostname: ${id}\n`,
         guestPort: GUEST_PORT,
+        tap,
         lifetime: "child",
         ...{ acceleration, outbound },
       },
@@ -110,7 +118,8 @@ export class QemuHypervisor implements Hypervisor {
       machine.watched = true;
       void this.#watchOver(id, machine, handle);
     }
-    return { instanceId: parseInstanceId(`qemu-${id.slice(0, 13)}`), addresses: ["127.0.0.1"], port: handle.hostPort };
+    const { address = "127.0.0.1", hostPort } = handle;
+    return { instanceId: parseInstanceId(`qemu-${id.slice(0, 13)}`), addresses: [address], port: hostPort };
   }
 
   async signGuest(id: SandboxId, csrPem: string, call: Call): Promise<GuestIdentity> {
@@ -137,6 +146,7 @@ export class QemuHypervisor implements Hypervisor {
   async stopVm(id: SandboxId, reason: string, call: Call): Promise<void> {
     const known = this.#machines.delete(id);
     await this.#deps.vmm.destroy(this.#dir(id), call);
+    await this.#deps.network.release(() => this.#machines.size > 0);
     if (known) this.#deps.log.info({ sandbox: id, reason }, "VM destroyed");
   }
 

@@ -4,6 +4,7 @@ import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { Storage } from "../../gen/agent/agent.ts";
+import type { PodNetns, PodNetwork, PodNetworkPlan } from "../../podnetwork/index.ts";
 import type { GuestFacts, Relay } from "../../relay/index.ts";
 import { type Agent, SANDBOX_SHM } from "../agent/index.ts";
 import type { Hypervisor, VmAddress } from "../hypervisor/index.ts";
@@ -18,6 +19,7 @@ import type { Stopwatch } from "./stopwatch.ts";
 export interface BootDeps {
   readonly relay: Pick<Relay, "connectGuest">;
   readonly hypervisor: Hypervisor;
+  readonly podNetwork?: PodNetwork | undefined;
   readonly config: ShimConfig;
   readonly states: SandboxStateStore;
   readonly agent: Agent;
@@ -39,12 +41,13 @@ const DEFAULT_SHM_BYTES = 67_108_864;
 const HOSTNAME_BYTES = 64;
 
 /**
- * Brings a pod's VM up: record, createVm, startVm, tunnel, agent handshake. Each stage may run twice; whoever calls undoes
+ * Brings a pod's VM up: record, createVm, startVm, pod network, tunnel, agent handshake. Each stage may run twice; whoever calls undoes
  * them all with stopVm, which takes any state.
  * @throws Fault that names the stage, the instance and where to look
  */
 export async function bootGuest(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<BootedGuest> {
   const { stopwatch } = deps;
+  const netns = await inspectNetwork(deps, call);
   // Intent before effect: from here on a killed daemon's successor finds the VM.
   await stage("write the sandbox's state file", () => deps.states.write(deps.record));
   await createVm(deps, prepared, call);
@@ -52,7 +55,8 @@ export async function bootGuest(deps: BootDeps, prepared: PreparedContainer, cal
   const address = await startVm(deps, call);
   deps.onInstance(address.instanceId);
   stopwatch.mark("address");
-  const facts = await connect(deps, prepared, address, call);
+  const plan = netns === undefined ? undefined : await attachNetwork(deps, netns, address, call);
+  const facts = await connect(deps, prepared, address, plan, call);
   const supportsSeccomp = await handshake(deps, prepared, call);
   stopwatch.mark("sandbox");
   // Only the backend's record becomes nicer by it; the pod runs already.
@@ -86,10 +90,41 @@ async function startVm(deps: BootDeps, call: Call): Promise<VmAddress> {
   );
 }
 
+/** Before any VM is asked for: what the CNI made must be something that can be carried over. */
+async function inspectNetwork(deps: BootDeps, call: Call): Promise<PodNetns | undefined> {
+  const { netnsPath } = deps.record;
+  if (deps.podNetwork === undefined || netnsPath === undefined) return undefined;
+  const { podNetwork } = deps;
+  return await stage("read the pod's network", () => podNetwork.inspect(netnsPath, call));
+}
+
+async function attachNetwork(
+  deps: BootDeps,
+  netns: PodNetns,
+  { addresses }: VmAddress,
+  call: Call,
+): Promise<PodNetworkPlan | undefined> {
+  const { podNetwork, record, log, stopwatch } = deps;
+  const { sandboxId, netnsPath } = record;
+  if (podNetwork === undefined || netnsPath === undefined) return undefined;
+  const target = { sandboxId, netnsPath };
+  const plan = await stage(`carry the pod's network to its VM at ${addresses.join(", ")}`, () =>
+    podNetwork.attach(target, netns, addresses, call),
+  );
+  stopwatch.mark("network");
+  if (plan === undefined)
+    log.warn(
+      { sandbox: sandboxId, addresses },
+      "the pod has no network but its own localhost: its VM is behind QEMU's user-mode network, which carries no tunnel",
+    );
+  return plan;
+}
+
 async function connect(
   deps: BootDeps,
   prepared: PreparedContainer,
   address: VmAddress,
+  plan: PodNetworkPlan | undefined,
   call: Call,
 ): Promise<GuestFacts> {
   const { record, hypervisor, config, relay, stopwatch } = deps;
@@ -106,6 +141,7 @@ async function connect(
         addresses: address.addresses,
         port: address.port,
         hostname: hostname(prepared),
+        ...(plan === undefined ? {} : { podNetworkJson: JSON.stringify(plan) }),
         identity,
         sign: (csrPem, c) => hypervisor.signGuest(sandboxId, csrPem, c),
         onStage: (name) => {

@@ -3,11 +3,13 @@ import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs } from "../../base/retry.ts";
+import type { PodNetwork } from "../../podnetwork/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import type { SandboxState, SandboxStateStore } from "./sandbox-state.ts";
 
 export interface LeftoverVmsDeps {
   readonly hypervisors: ReadonlyMap<string, Hypervisor>;
+  readonly podNetwork?: PodNetwork | undefined;
   readonly states: SandboxStateStore;
   readonly log: Logger;
 }
@@ -53,6 +55,7 @@ export class LeftoverVms {
     const fields = { sandbox: state.sandboxId, hypervisor: state.hypervisor, container: state.id, reason };
     try {
       await stopVm(this.#deps, state, reason, withDeadline(ATTEMPT_MS, call));
+      await this.#deps.podNetwork?.release(state.sandboxId);
       this.#timers.delete(state.sandboxId);
       log.info(fields, "pod VM stopped");
       return true;
@@ -68,11 +71,13 @@ export class LeftoverVms {
 }
 
 /**
- * Stops the VM of a state file and removes the file.
+ * Stops the VM of a state file, with its tunnels, and removes the file.
  * @throws Fault failed_precondition when the backend is not configured any more; what stopVm throws
  */
 export async function stopVm(
-  deps: Pick<LeftoverVmsDeps, "hypervisors" | "states">,
+  deps: Pick<LeftoverVmsDeps, "hypervisors" | "states"> & {
+    readonly podNetwork?: Pick<PodNetwork, "detach"> | undefined;
+  },
   state: SandboxState,
   reason: string,
   call: Call,
@@ -86,6 +91,13 @@ export async function stopVm(
       { sandboxId: state.sandboxId },
     );
   }
-  await hypervisor.stopVm(parseSandboxId(state.sandboxId), reason, call);
+  const { sandboxId, netnsPath } = state;
+  // First: however long the backend is away, nothing of the pod stays on this host.
+  const failed =
+    netnsPath === undefined
+      ? undefined
+      : await deps.podNetwork?.detach({ sandboxId, netnsPath }, call).catch((e: unknown) => Fault.from(e));
+  await hypervisor.stopVm(parseSandboxId(sandboxId), reason, call);
+  if (failed instanceof Fault) throw failed;
   await deps.states.remove(state);
 }

@@ -4,6 +4,7 @@ import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { sleep } from "../../base/retry.ts";
 import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import type { PodNetwork } from "../../podnetwork/index.ts";
 import type { Relay, TreeReceipt, TreeSpec } from "../../relay/index.ts";
 import { statusToFault } from "../../ttrpc/index.ts";
 import { Agent, guestRootfs, specToGuest } from "../agent/index.ts";
@@ -23,6 +24,7 @@ import { Stopwatch } from "./stopwatch.ts";
 export interface PodSandboxDeps {
   readonly relay: Relay;
   readonly hypervisor: Hypervisor;
+  readonly podNetwork?: PodNetwork | undefined;
   readonly config: ShimConfig;
   readonly states: SandboxStateStore;
   readonly leftovers: LeftoverVms;

@@ -16,6 +16,8 @@ export const SandboxState = Type.Object(
     id: Type.String(),
     bundle: Type.String(),
     hypervisor: Type.String(),
+    /** The pod's network namespace on this node, when its network is carried into the VM. */
+    netnsPath: Type.Optional(Type.String()),
     kind: Type.Union([Type.Literal("pod_sandbox"), Type.Literal("single_container")]),
     /** Life of the daemon that made it; another one's are leftovers. */
     daemonGeneration: Type.String(),

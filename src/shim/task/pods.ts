@@ -4,6 +4,7 @@ import { background, type Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { newSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
+import { networkNamespacePath } from "../agent/index.ts";
 import {
   clearMountDir,
   LeftoverVms,
@@ -30,7 +31,8 @@ export class Pods {
     this.#log = deps.log;
     this.#mountDir = join(deps.runDir, "mnt");
     this.#states = new SandboxStateStore(deps.runDir);
-    this.#leftovers = new LeftoverVms({ hypervisors: deps.hypervisors, states: this.#states, log: deps.log });
+    const { hypervisors, podNetwork, log } = deps;
+    this.#leftovers = new LeftoverVms({ hypervisors, podNetwork, states: this.#states, log });
   }
 
   get all(): readonly PodSandbox[] {
@@ -48,7 +50,7 @@ export class Pods {
 
   /** A pod that is about to be booted. @throws Fault failed_precondition when its hypervisor is not configured */
   add(owner: { readonly address: string; readonly namespace: string }, prepared: PreparedContainer): PodSandbox {
-    const { config, hypervisors, relay } = this.#deps;
+    const { config, hypervisors, relay, podNetwork } = this.#deps;
     const name = prepared.overrides.hypervisor ?? config.hypervisor;
     const hypervisor = hypervisors.get(name);
     if (hypervisor === undefined) {
@@ -59,7 +61,8 @@ export class Pods {
       );
     }
     const now = this.#deps.now ?? ((): Date => new Date());
-    const { request, role } = prepared;
+    const { request, role, spec } = prepared;
+    const netnsPath = podNetwork === undefined ? "" : networkNamespacePath(spec);
     const record: SandboxState = {
       version: 1,
       sandboxId: newSandboxId(),
@@ -68,6 +71,7 @@ export class Pods {
       id: request.id,
       bundle: request.bundle,
       hypervisor: name,
+      ...(netnsPath === "" ? {} : { netnsPath }),
       kind: role.containerType === "pod_sandbox" ? "pod_sandbox" : "single_container",
       daemonGeneration: this.#generation,
       createdAt: now().toISOString(),
@@ -75,6 +79,7 @@ export class Pods {
     const deps = {
       relay,
       hypervisor,
+      podNetwork,
       config,
       states: this.#states,
       leftovers: this.#leftovers,
@@ -100,6 +105,8 @@ export class Pods {
     const { states, unreadable } = await this.#states.list();
     for (const path of unreadable)
       this.#log.error({ path }, "state file is not readable; its VM, if any, must be removed by hand");
+    // A file that cannot be read may be of a VM that lives: its numbers stay taken too.
+    if (unreadable.length === 0) await this.#deps.podNetwork?.retain(states.map((s) => s.sandboxId));
     const left = states.filter((s) => s.daemonGeneration !== this.#generation);
     await Promise.all(left.map((state) => this.#leftovers.release(state, "its node daemon ended", call)));
   }

@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+import { BRIDGE_MTU } from "../host-bridge.ts";
 import type { VmmSpec } from "../vmm.ts";
 import type { VmFiles } from "./layout.ts";
 
@@ -10,7 +12,6 @@ const TCG_CACHE_MIB = 256;
  * Source: qemu(1); slirp's hostfwd with port 0 was seen working in 7.2.
  */
 export function qemuArguments(spec: VmmSpec, files: VmFiles, acceleration: "kvm" | "tcg"): string[] {
-  const outbound = spec.outbound === true ? "off" : "on";
   return [
     ...["-name", `guest=${option(spec.name)}`],
     ...["-machine", "q35,hpet=off,smbus=off,sata=off,usb=off"],
@@ -25,8 +26,7 @@ export function qemuArguments(spec: VmmSpec, files: VmFiles, acceleration: "kvm"
     ...["-device", "virtio-blk-pci,drive=root,werror=report,rerror=report"],
     ...["-drive", `if=none,id=seed,file=${option(files.seed)},format=raw,readonly=on`],
     ...["-device", "virtio-blk-pci,drive=seed"],
-    ...["-netdev", `user,id=n0,restrict=${outbound},hostfwd=tcp:127.0.0.1:0-:${spec.guestPort}`],
-    ...["-device", "virtio-net-pci,netdev=n0,romfile="],
+    ...networkArguments(spec),
     ...["-device", "virtio-rng-pci"],
     ...["-chardev", `file,id=console,path=${option(files.console)},append=on`, "-serial", "chardev:console"],
     ...["-qmp", `unix:${option(files.qmpSocket)},server=on,wait=off`],
@@ -34,11 +34,37 @@ export function qemuArguments(spec: VmmSpec, files: VmFiles, acceleration: "kvm"
   ];
 }
 
+/**
+ * The VM's tap device, at most 15 characters. QEMU makes it and the kernel removes it with QEMU, however that ends.
+ * @param dir the VM's directory
+ */
+export function tapName(dir: string): string {
+  return `krt${createHash("sha256").update(dir).digest("hex").slice(0, 12)}`;
+}
+
+function networkArguments(spec: VmmSpec): string[] {
+  if (spec.tap === undefined) {
+    const restrict = spec.outbound === true ? "off" : "on";
+    const user = `user,id=n0,restrict=${restrict},hostfwd=tcp:127.0.0.1:0-:${spec.guestPort}`;
+    return ["-netdev", user, "-device", "virtio-net-pci,netdev=n0,romfile="];
+  }
+  // As unique on the bridge as the address; 02: locally administered.
+  const mac = [2, 0x4b, ...spec.tap.address.split(".").map(Number)].map((n) => n.toString(16).padStart(2, "0"));
+  const device = `virtio-net-pci,netdev=n0,romfile=,mac=${mac.join(":")},host_mtu=${BRIDGE_MTU}`;
+  return ["-netdev", `tap,id=n0,ifname=${tapName(spec.dir)},script=no,downscript=no`, "-device", device];
+}
+
 /** The console must be the serial port, and a panicked guest must end instead of hanging: the driver relies on both. */
 function kernelCommandLine(spec: VmmSpec): string {
   const params = [...spec.kernelParams];
   if (!params.some((p) => p.startsWith("console="))) params.push("console=ttyS0");
   if (!params.some((p) => p.startsWith("panic="))) params.push("panic=-1");
+  if (spec.tap !== undefined) {
+    const { address, prefixLength, gateway } = spec.tap;
+    // Read by the image's network script; nobody answers DHCP there.
+    params.push(`kata-remote.ip=${address}/${prefixLength}`);
+    if (gateway !== undefined) params.push(`kata-remote.gateway=${gateway}`);
+  }
   return params.join(" ");
 }
 

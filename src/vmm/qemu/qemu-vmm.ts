@@ -6,9 +6,10 @@ import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
 import { Mutex } from "../../base/mutex.ts";
 import { ended, race, sleep } from "../../base/retry.ts";
+import { joinBridge } from "../host-bridge.ts";
 import type { Vmm, VmmHandle, VmmSpec } from "../vmm.ts";
 import { createCgroups, removeCgroups } from "./cgroup.ts";
-import { qemuArguments } from "./command-line.ts";
+import { qemuArguments, tapName } from "./command-line.ts";
 import { readConsole, trimConsole } from "./console.ts";
 import { createOverlay, createSeed } from "./disk.ts";
 import { type KvmVerdict, probeKvm } from "./kvm-probe.ts";
@@ -16,7 +17,7 @@ import { launch } from "./launch.ts";
 import { filesIn, type VmFiles } from "./layout.ts";
 import { findByArgument, hostBootId, identify, isAlive, killAndWait, type ProcessIdentity } from "./process.ts";
 import { forwardedPort, Qmp } from "./qmp.ts";
-import { readState, writeState } from "./state.ts";
+import { readState, type VmState, writeState } from "./state.ts";
 
 export interface QemuDeps {
   readonly log: Logger;
@@ -121,7 +122,8 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     await checkReadable({ kernel: spec.kernelPath, initrd: spec.initrdPath, image: spec.imagePath });
     const acceleration = await this.#acceleration(spec, call);
     const [diskBytes] = await Promise.all([createOverlay(spec, files, call), createSeed(spec, files, call)]);
-    const common = { version: 1, hostBootId: await hostBootId(), guestPort: spec.guestPort } as const;
+    const place = spec.tap === undefined ? {} : { bridge: spec.tap.bridge, address: spec.tap.address };
+    const common = { version: 1, hostBootId: await hostBootId(), guestPort: spec.guestPort, ...place } as const;
     await writeState(files.state, { ...common, state: "starting" });
     const child = await launch({
       command: this.#qemuPath,
@@ -133,7 +135,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
       maxFileBytes: diskBytes * 1.05 + 64 * 1024 ** 2, // the overlay full, with qcow2's own tables
     });
     const exit = this.#adopt(spec, child);
-    const ready = await race(Promise.race([this.#whenReady(spec, files, call), exit]), call);
+    const ready = await race(Promise.race([this.#whenReady(spec.dir, files, common, call), exit]), call);
     const process = await identify(child.pid ?? 0);
     if (typeof ready === "string" || process === undefined) {
       const said = (await readFile(files.log, "utf8")).trim().slice(-2000);
@@ -158,15 +160,14 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     return promise;
   }
 
-  /** Resolves when QEMU answers on QMP: by then disks, memory and the port forward are set up. */
-  async #whenReady(spec: VmmSpec, files: VmFiles, call: Call): Promise<{ hostPort: number }> {
+  /** Resolves when QEMU answers on QMP: by then disks, memory and the port forward or tap device are set up. */
+  async #whenReady(dir: string, files: VmFiles, vm: Place, call: Call): Promise<Reached> {
     for (;;) {
       try {
-        await using qmp = await Qmp.open(files.qmpSocket, call);
-        return { hostPort: await forwardedPort(qmp, spec.guestPort, call) };
+        return await reach(dir, files, vm, call);
       } catch (e) {
         if (!(e instanceof Fault && e.code === "unavailable")) throw e;
-        if (!this.#children.has(spec.dir)) return new Promise(() => undefined); // ended: `exit` tells it
+        if (!this.#children.has(dir)) return new Promise(() => undefined); // ended: `exit` tells it
         await sleep(10, call);
       }
     }
@@ -177,7 +178,8 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     const state = await readState(files.state);
     if (state === undefined || state.hostBootId !== (await hostBootId())) return undefined;
     if (state.state === "running") {
-      const handle = { dir, pid: state.pid, startTicks: state.startTicks, hostPort: state.hostPort };
+      const { pid, startTicks, hostPort, address } = state;
+      const handle = { dir, pid, startTicks, hostPort, ...(address === undefined ? {} : { address }) };
       if (!(await isAlive(handle))) return undefined;
       this.#known.add(dir);
       return handle;
@@ -186,12 +188,10 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     const [process] = await findByArgument(files.pid);
     if (process === undefined) return undefined;
     try {
-      const deadline = withDeadline(5000, call);
-      await using qmp = await Qmp.open(files.qmpSocket, deadline);
-      const hostPort = await forwardedPort(qmp, state.guestPort, deadline);
-      await writeState(files.state, { ...state, ...process, hostPort, state: "running" });
+      const reached = await reach(dir, files, state, withDeadline(5000, call));
+      await writeState(files.state, { ...state, ...process, ...reached, state: "running" });
       this.#known.add(dir);
-      return { dir, ...process, hostPort };
+      return { dir, ...process, ...reached };
     } catch (e) {
       this.#log.warn({ dir, pid: process.pid, err: e }, "a half-started QEMU does not answer and is given up");
       return undefined;
@@ -243,6 +243,18 @@ export class QemuVmm implements Vmm, AsyncDisposable {
       await trimConsole(dir).catch((e: unknown) => this.#log.warn({ dir, err: e }, "console not cut"));
     }
   }
+}
+
+type Place = Pick<VmState, "guestPort" | "bridge" | "address">;
+type Reached = Pick<VmmHandle, "hostPort" | "address">;
+
+/** Finds out where a VM is dialled, and hangs it on its bridge. Repeatable. @throws Fault unavailable: QEMU is not up */
+async function reach(dir: string, files: VmFiles, vm: Place, call: Call): Promise<Reached> {
+  await using qmp = await Qmp.open(files.qmpSocket, call);
+  const { guestPort, bridge, address } = vm;
+  if (bridge === undefined || address === undefined) return { hostPort: await forwardedPort(qmp, guestPort, call) };
+  await joinBridge(tapName(dir), bridge, call);
+  return { hostPort: guestPort, address };
 }
 
 async function checkReadable(paths: Readonly<Record<string, string>>): Promise<void> {

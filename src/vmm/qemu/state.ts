@@ -1,18 +1,24 @@
 import { Fault } from "../../base/fault.ts";
 import { readIfThere, writeFileAtomic } from "../../base/files.ts";
 
+interface Common {
+  readonly version: 1;
+  readonly hostBootId: string;
+  readonly guestPort: number;
+  /** Of a VM on a bridge. */
+  readonly bridge?: string;
+  readonly address?: string;
+}
+
 /** What vm.json says. Written before QEMU starts, and again when it runs. */
 export type VmState =
-  | { readonly version: 1; readonly state: "starting"; readonly hostBootId: string; readonly guestPort: number }
-  | {
-      readonly version: 1;
+  | (Common & { readonly state: "starting" })
+  | (Common & {
       readonly state: "running";
-      readonly hostBootId: string;
-      readonly guestPort: number;
       readonly pid: number;
       readonly startTicks: string;
       readonly hostPort: number;
-    };
+    });
 
 /** @throws Fault internal when the file was written by something else */
 export async function readState(path: string): Promise<VmState | undefined> {

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { stringify } from "smol-toml";
@@ -32,8 +33,14 @@ export function install(options: InstallationOptions): Installation {
   mkdirSync(stateDir, { recursive: true, mode: 0o700 });
   const nodeConfig = join(folder, "node.toml");
   const adaptorConfig = join(folder, "adaptor.toml");
-  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir));
-  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir));
+  // Several installations may be at work on one machine.
+  const random = randomBytes(5).toString("hex");
+  const place = (letter: string, net: number) => ({
+    bridge: `kr${letter}${random}`,
+    subnet: `10.${net}.${Number.parseInt(random.slice(-2), 16)}.0/24`,
+  });
+  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, place));
+  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, place));
   const env = {
     ...process.env,
     PATH: `${join(ROOT, "dist", "bin")}${delimiter}${process.env.PATH ?? ""}`,
@@ -44,16 +51,25 @@ export function install(options: InstallationOptions): Installation {
   return { folder, runDir, nodeConfig, adaptorConfig, env };
 }
 
-function nodeToml(options: InstallationOptions, runDir: string, stateDir: string): string {
-  const shim = { hypervisor: options.hypervisor, ...options.shim };
-  return stringify({ runDir, stateDir: join(stateDir, "node"), shim, qemu: { imageDir: VM_IMAGE } });
+type Place = (letter: string, net: number) => { readonly bridge: string; readonly subnet: string };
+
+function nodeToml(options: InstallationOptions, runDir: string, stateDir: string, place: Place): string {
+  return stringify({
+    runDir,
+    stateDir: join(stateDir, "node"),
+    shim: { hypervisor: options.hypervisor, ...options.shim },
+    podNetwork: { bypassConntrack: false }, // the machine's own tables are not the tests' to change
+    qemu: { imageDir: VM_IMAGE, ...place("q", 212) },
+  });
 }
 
-function adaptorToml(runDir: string, stateDir: string): string {
+function adaptorToml(runDir: string, stateDir: string, place: Place): string {
   return stringify({
     stateDir: join(stateDir, "adaptor"),
     grpc: { socketPath: join(runDir, "adaptor.sock") },
     rest: { socketPath: join(runDir, "rest.sock") },
-    providers: { local: { stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE } },
+    providers: {
+      local: { stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE, ...place("l", 211) },
+    },
   });
 }

@@ -27,6 +27,8 @@ export interface ConfigureRequest {
   /** ns since the epoch; the guest sets its clock when it is off by more than a second. */
   nowUnixNano: bigint;
   hostname: string;
+  /** What to make of the pod's network namespace: a PodNetworkPlan (src/podnetwork/plan.ts). Empty: nothing. */
+  podNetworkJson: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -194,7 +196,7 @@ export const EnrollResponse: MessageFns<EnrollResponse> = {
 };
 
 function createBaseConfigureRequest(): ConfigureRequest {
-  return { sandboxId: "", certificatePem: "", nowUnixNano: 0n, hostname: "", _unknownFields: {} };
+  return { sandboxId: "", certificatePem: "", nowUnixNano: 0n, hostname: "", podNetworkJson: "", _unknownFields: {} };
 }
 
 export const ConfigureRequest: MessageFns<ConfigureRequest> = {
@@ -213,6 +215,9 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
     }
     if (message.hostname !== "") {
       writer.uint32(34).string(message.hostname);
+    }
+    if (message.podNetworkJson !== "") {
+      writer.uint32(42).string(message.podNetworkJson);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -270,6 +275,14 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
             message.hostname = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.podNetworkJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -301,6 +314,7 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
       ? BigInt(object.nowUnixNano)
       : 0n;
     message.hostname = object.hostname ?? "";
+    message.podNetworkJson = object.podNetworkJson ?? "";
     return message;
   },
 };

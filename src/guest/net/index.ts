@@ -1,0 +1,2 @@
+export { GuestNetwork, type IpRunner } from "./guest-network.ts";
+export { runIp } from "./run-ip.ts";

@@ -1,0 +1,26 @@
+import { join } from "node:path";
+import type { Logger } from "../../base/log.ts";
+import type { PodNetwork } from "../../podnetwork/index.ts";
+import type { PodNetworkConfig } from "./config.ts";
+import { NetworkCommands, type NetworkCommandsOptions } from "./network-commands.ts";
+import { VniAllocator } from "./vni-allocator.ts";
+import { VxlanPodNetwork } from "./vxlan-pod-network.ts";
+
+export { PodNetworkConfig } from "./config.ts";
+export { verifyPodNetwork } from "./verify.ts";
+
+export interface PodNetworkOptions extends NetworkCommandsOptions {
+  readonly config: PodNetworkConfig;
+  /** Which numbers are taken is kept here. */
+  readonly stateDir: string;
+  readonly log: Logger;
+}
+
+/** The node's pod network as it is configured; undefined when pods shall have none. */
+export function openPodNetwork(options: PodNetworkOptions): PodNetwork | undefined {
+  const { config, stateDir, log } = options;
+  if (config.tunnel === "none") return undefined;
+  const { port, firstVni, bypassConntrack } = config;
+  const vnis = new VniAllocator({ path: join(stateDir, "vnis.json"), first: firstVni });
+  return new VxlanPodNetwork({ commands: new NetworkCommands(options), vnis, port, bypassConntrack, log });
+}

@@ -1,0 +1,49 @@
+import type { PodNetns, PodNetwork, PodNetworkPlan, PodNetworkTarget } from "../../src/podnetwork/index.ts";
+
+/** What every namespace looks like. */
+export const FAKE_NETNS: PodNetns = {
+  interfaces: [
+    { name: "eth0", mac: "02:00:00:00:00:01", mtu: 1500, addresses: [{ address: "10.0.0.2", prefixLength: 24 }] },
+  ],
+  routes: [],
+  neighbours: [],
+};
+
+/** A pod network in memory. */
+export class FakePodNetwork implements PodNetwork {
+  /** In the order in which they came. */
+  readonly calls: string[] = [];
+  readonly taken = new Set<string>();
+  beforeInspect: () => Promise<void> = async () => {};
+  beforeDetach: () => Promise<void> = async () => {};
+
+  async inspect(netnsPath: string): Promise<PodNetns> {
+    this.calls.push(`inspect ${netnsPath}`);
+    await this.beforeInspect();
+    return FAKE_NETNS;
+  }
+
+  async attach(
+    { sandboxId, netnsPath }: PodNetworkTarget,
+    found: PodNetns,
+    [remote]: readonly string[],
+  ): Promise<PodNetworkPlan> {
+    this.calls.push(`attach ${netnsPath} to ${remote}`);
+    this.taken.add(sandboxId);
+    return { version: 1, tunnel: { kind: "vxlan", port: 4789, workerAddress: "192.0.2.9", vnis: [7] }, ...found };
+  }
+
+  async detach({ netnsPath }: PodNetworkTarget): Promise<void> {
+    this.calls.push(`detach ${netnsPath}`);
+    await this.beforeDetach();
+  }
+
+  async release(sandboxId: string): Promise<void> {
+    this.calls.push("release");
+    this.taken.delete(sandboxId);
+  }
+
+  async retain(sandboxIds: readonly string[]): Promise<void> {
+    for (const id of this.taken) if (!sandboxIds.includes(id)) this.taken.delete(id);
+  }
+}
