@@ -51,6 +51,8 @@ setfattr attr
 git git
 script bsdutils
 pgrep procps
+redis-server redis-server
+redis-server redis-server
 NEEDS
 }
 

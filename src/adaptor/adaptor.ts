@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
@@ -10,18 +11,19 @@ import { renderUserData } from "../userdata/index.ts";
 import { GrpcDoor, type GrpcDoorDeps, Metrics, RestDoor } from "./api/index.ts";
 import { Admission } from "./capacity/index.ts";
 import type { AdaptorConfig } from "./config.ts";
-import { EmbeddedQueue, type OperationQueue } from "./operation/index.ts";
+import type { OperationQueue } from "./operation/index.ts";
 import { collectInstanceHandler, type PodVmDeps, PodVms, startVmHandler, stopVmHandler } from "./podvm/index.ts";
 import { Loops, LostInstances, OrphanInstances, type Reconciler, StuckSandboxes } from "./reconcile/index.ts";
-import { type AdaptorStore, SqliteStore } from "./store/index.ts";
+import { checkStorage, openStorage } from "./storage.ts";
+import type { AdaptorStore } from "./store/index.ts";
 
 export interface AdaptorDeps {
   /** The caller's: it outlives the adaptor and is closed by the caller. */
   readonly provider: Provider;
   readonly log: Logger;
   readonly now?: () => Date;
-  /** Another store than the embedded one. */
-  readonly openStore?: (stateDir: string) => Promise<AdaptorStore>;
+  /** Between the store that the configuration chooses and the adaptor: for tests that watch or disturb it. */
+  readonly wrapStore?: (store: AdaptorStore) => AdaptorStore;
 }
 
 export interface Adaptor {
@@ -62,12 +64,14 @@ async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDispos
   const { provider, log } = deps;
   const now = deps.now ?? (() => new Date());
   await mkdirPrivate(config.stateDir);
-  const openStore = deps.openStore ?? ((dir) => SqliteStore.open(join(dir, "store.sqlite"), now));
-  const store = parts.use(await openStore(config.stateDir));
+  const storage = await openStorage(config, log, now);
+  const opened = parts.use(await storage.openStore());
+  const store = deps.wrapStore?.(opened) ?? opened;
   const ca = await CertificateAuthority.open(join(config.stateDir, "ca"), { now });
+  if (store.operations.leaseMs !== undefined) await agreeOnCa(store, ca, config.stateDir);
   const metrics = new Metrics(store);
   const onOver: Metrics["operationOver"] = (operation) => metrics.operationOver(operation);
-  const queue = parts.use(new EmbeddedQueue({ store: store.operations, log, now, onOver }));
+  const queue = parts.use(storage.createQueue({ store: store.operations, log, now, onOver }));
   const podVmDeps: PodVmDeps = {
     ...{ store, queue, provider, ca, log, now, cluster: config.cluster, defaults: config.vm },
     admission: new Admission({ sandboxes: store.sandboxes, limit: config.limits.sandboxes }),
@@ -103,12 +107,29 @@ async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDispos
   ready = true;
   const closing = new AbortController();
   parts.defer(() => closing.abort());
-  void reportFindings(deps, { signal: closing.signal });
+  void reportFindings(config, deps, { signal: closing.signal });
   return rest.address;
 }
 
+/**
+ * Adaptors of one store sign for each other's nodes and guests: they need the same CA.
+ * @throws Fault failed_precondition when this one's is another
+ */
+async function agreeOnCa(store: AdaptorStore, ca: CertificateAuthority, stateDir: string): Promise<void> {
+  const own = new X509Certificate(ca.caPem).fingerprint256;
+  const agreed = await store.agree("ca", own);
+  if (agreed === own) return;
+  throw new Fault(
+    "failed_precondition",
+    `${join(stateDir, "ca")} holds another CA (${own}) than the adaptors of this store use (${agreed}): copy that directory from one of them; if it is lost, remove "agreed:ca" from the store's meta hash`,
+  );
+}
+
 /** Says early what would make the first pod fail. It also has slow probes done before a pod waits for them. */
-async function reportFindings({ provider, log }: AdaptorDeps, call: Call): Promise<void> {
+async function reportFindings(config: AdaptorConfig, { provider, log }: AdaptorDeps, call: Call): Promise<void> {
+  for (const { state, ...finding } of await checkStorage(config, call)) {
+    if (state === "error" && !call.signal.aborted) log.error(finding, "the store may lose what it acknowledges");
+  }
   try {
     for (const { state, ...finding } of await provider.verify(call)) {
       if (state === "error") log.error(finding, "the provider lacks something that pods need");

@@ -1,4 +1,5 @@
 import { type Static, Type } from "typebox";
+import { StoreConfig } from "./store/index.ts";
 
 const strict = { additionalProperties: false } as const;
 const SECOND = 1_000;
@@ -13,6 +14,7 @@ export const AdaptorConfig = Type.Object(
       default: "/var/lib/kata-remote/adaptor",
       description: "Store, CA and, for provider local, VMs. One adaptor per directory",
     }),
+    store: StoreConfig,
     cluster: Type.String({
       pattern: "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
       default: "kata-remote",

@@ -1,35 +1,19 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { describe, it } from "node:test";
+import { basename, join } from "node:path";
+import { after, before, describe, it } from "node:test";
 import { AdaptorUnderTest, call, type PodVmClient } from "../../test/fakes/adaptor-under-test.ts";
+import { AdaptorProcess } from "../../test/support/adaptor-process.ts";
+import { RedisServer, withoutRedis } from "../../test/support/redis-server.ts";
 import { newSandboxId, type SandboxId } from "../base/ids.ts";
-import { PodVmDefinition, StartVmEvent_Stage as Stage } from "../gen/kataremote/podvm/v1/podvm.ts";
-import { createClient } from "../grpc/index.ts";
+import { StartVmEvent_Stage as Stage } from "../gen/kataremote/podvm/v1/podvm.ts";
 
-const PROGRAM = new URL("../../test/fakes/crashing-adaptor.ts", import.meta.url).pathname;
+/** Which store an adaptor with this directory uses. */
+type StoreOf = (dir: string) => Readonly<Record<string, unknown>>;
 
-interface Crash {
-  readonly client: PodVmClient;
-  readonly exited: Promise<unknown>;
-  readonly child: ChildProcess;
-}
-
-/** An adaptor in a process of its own, that dies at an instant after it is ready. */
-async function crashingAdaptor(dir: string, instant: number): Promise<Crash> {
-  const child = spawn(process.execPath, [PROGRAM, dir, String(instant)], { stdio: ["ignore", "pipe", "inherit"] });
-  const exited = once(child, "exit");
-  const lines = createInterface({ input: child.stdout });
-  await Promise.race([
-    once(lines, "line"),
-    exited.then(() => Promise.reject(new Error("it died before it was ready"))),
-  ]);
-  const client = createClient(PodVmDefinition, { address: `unix://${join(dir, "adaptor.sock")}` });
-  return { client, exited, child };
+function crashingAdaptor(dir: string, instant: number, store: ReturnType<StoreOf>): Promise<AdaptorProcess> {
+  return AdaptorProcess.start({ dir, instant, config: { store } });
 }
 
 async function start(client: PodVmClient, sandboxId: SandboxId): Promise<number | undefined> {
@@ -56,26 +40,36 @@ async function atEveryInstant(scenario: (dir: string, instant: number) => Promis
 }
 
 /** Waits for the crash; false (and the adaptor ended) when what was asked of it came through without one. */
-async function crashed({ child, exited, client }: Crash): Promise<boolean> {
+async function crashed(adaptor: AdaptorProcess): Promise<boolean> {
   // Whatever it goes on with behind its answers is done well within this time.
-  const survived = await Promise.race([exited.then(() => false), new Promise((r) => setTimeout(() => r(true), 300))]);
-  client.close();
-  child.kill("SIGKILL");
-  await exited;
-  return !survived;
+  await Promise.race([adaptor.exited, new Promise((r) => setTimeout(r, 300))]);
+  return adaptor.kill();
 }
 
-describe("adaptor killed at any instant", { timeout: 300_000 }, () => {
+describe("adaptor killed at any instant, with the embedded store", { timeout: 300_000 }, () => {
+  killedAtAnyInstant(() => ({ kind: "embedded" }));
+});
+
+describe("adaptor killed at any instant, with redis", { timeout: 300_000, skip: withoutRedis() }, () => {
+  let redis: RedisServer;
+  before(async () => {
+    redis = await RedisServer.start();
+  });
+  after(() => redis[Symbol.asyncDispose]());
+  killedAtAnyInstant((dir) => ({ kind: "redis", url: redis.url, prefix: basename(dir) }));
+});
+
+function killedAtAnyInstant(storeOf: StoreOf): void {
   it("of a start: after a restart the VM is there exactly once, or the sandbox was never known", async () => {
     const instants = await atEveryInstant(async (dir, instant) => {
-      const crash = await crashingAdaptor(dir, instant);
+      const crash = await crashingAdaptor(dir, instant, storeOf(dir));
       const id = newSandboxId();
       const pod = { namespace: "default", name: "web", uid: "u" };
       const created = await answered(crash.client.createVm({ sandboxId: id, nodeId: "node-1", pod }, call()));
       const told = created && (await start(crash.client, id).catch(() => undefined)) === Stage.ADDRESS;
       const died = await crashed(crash);
 
-      await using tested = await AdaptorUnderTest.open({ dir });
+      await using tested = await AdaptorUnderTest.open({ dir, config: { store: storeOf(dir) } });
       if (created) assert.equal(await start(tested.client, id), Stage.ADDRESS, `instant ${instant}`);
       else await tested.createVm({ id }); // as a node repeats it
       assert.ok((await tested.instances()).length <= 1, `instant ${instant}: more than one instance`);
@@ -92,18 +86,16 @@ describe("adaptor killed at any instant", { timeout: 300_000 }, () => {
     const instants = await atEveryInstant(async (dir, instant) => {
       const id = newSandboxId();
       {
-        const before = await crashingAdaptor(dir, 0);
+        const before = await crashingAdaptor(dir, 0, storeOf(dir));
         await before.client.createVm({ sandboxId: id, nodeId: "node-1" }, call());
         assert.equal(await start(before.client, id), Stage.ADDRESS);
-        before.client.close();
-        before.child.kill("SIGKILL");
-        await before.exited;
+        await before.kill();
       }
-      const crash = await crashingAdaptor(dir, instant);
+      const crash = await crashingAdaptor(dir, instant, storeOf(dir));
       const stopped = await answered(crash.client.stopVm({ sandboxId: id }, call()));
       const died = await crashed(crash);
 
-      await using tested = await AdaptorUnderTest.open({ dir });
+      await using tested = await AdaptorUnderTest.open({ dir, config: { store: storeOf(dir) } });
       if (!stopped) await tested.client.stopVm({ sandboxId: id }, call());
       await tested.until(async () => (await tested.instances()).length === 0, `instant ${instant}: gone`);
       await tested.until(async () => (await tested.phase(id)) === "gone", `instant ${instant}: the record says so`);
@@ -111,4 +103,4 @@ describe("adaptor killed at any instant", { timeout: 300_000 }, () => {
     });
     assert.ok(instants >= 8, `only ${instants} instants`);
   });
-});
+}

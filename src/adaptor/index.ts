@@ -1,2 +1,3 @@
 export { type Adaptor, type AdaptorDeps, createAdaptor } from "./adaptor.ts";
 export { AdaptorConfig } from "./config.ts";
+export { checkStorage } from "./storage.ts";

@@ -38,6 +38,22 @@ describe("configuration of the adaptor", () => {
     await assert.rejects(loadAdaptorConfig(join(dir, "none.toml")), { code: "not_found" });
   });
 
+  it("takes REDIS_URL for a store that the file leaves open", async () => {
+    const before = process.env.REDIS_URL;
+    process.env.REDIS_URL = "redis://from-env:1";
+    try {
+      assert.deepEqual(((s) => [s.kind, s.url])((await load("")).store), ["redis", "redis://from-env:1"]);
+      assert.equal((await load('[store]\nkind = "redis"\ndb = 2')).store.url, "redis://from-env:1");
+      assert.equal((await load('[store]\nkind = "redis"\nurl = "redis://file"')).store.url, "redis://file");
+      assert.equal((await load('[store]\nkind = "redis"\n[store.cluster]\nnodes = ["a:1"]')).store.url, undefined);
+      assert.equal((await load('[store]\nkind = "embedded"')).store.url, undefined);
+    } finally {
+      if (before === undefined) delete process.env.REDIS_URL;
+      else process.env.REDIS_URL = before;
+    }
+    assert.equal((await load("")).store.kind, before === undefined ? "embedded" : "redis");
+  });
+
   it("refuses an unknown provider with the names of those there are, and a provider's unknown key", async () => {
     const log = silentLogger();
     const unknown = await load('provider = "clouds"');

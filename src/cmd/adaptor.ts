@@ -27,7 +27,16 @@ export async function loadAdaptorConfig(configPath?: string): Promise<AdaptorCon
   } catch (cause) {
     throw new Fault("invalid_argument", `${path} is not valid TOML`, {}, { cause });
   }
-  return parseConfig(AdaptorConfig, input, path);
+  return parseConfig(AdaptorConfig, withRedisUrl(input, process.env.REDIS_URL), path);
+}
+
+/** REDIS_URL stands in for a store that the file leaves open: it says nothing of it, or redis without saying where. */
+function withRedisUrl(input: unknown, url: string | undefined): unknown {
+  if (url === undefined || url === "" || typeof input !== "object" || input === null) return input;
+  const store = (input as { store?: unknown }).store ?? { kind: "redis" };
+  if (typeof store !== "object" || store === null || (store as { kind?: unknown }).kind !== "redis") return input;
+  const placed = ["url", "sentinels", "cluster"].some((key) => key in store);
+  return placed ? input : { ...input, store: { ...store, url } };
 }
 
 /** The provider that the configuration chooses, with its own part checked. @throws Fault invalid_argument */

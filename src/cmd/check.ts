@@ -1,5 +1,6 @@
 import { access, constants, readFile, statfs } from "node:fs/promises";
 import { delimiter, join } from "node:path";
+import { checkStorage } from "../adaptor/index.ts";
 import type { Call } from "../base/call.ts";
 import { exec } from "../base/exec.ts";
 import { Fault } from "../base/fault.ts";
@@ -139,6 +140,7 @@ async function node(options: CheckOptions, call: Call): Promise<Finding[]> {
 async function adaptor(options: CheckOptions, call: Call): Promise<Finding[]> {
   try {
     const config = await loadAdaptorConfig(options.adaptorConfig);
+    const stored = await checkStorage(config, call);
     const log = createLogger("check", { level: "error" });
     const provider = await openProvider(config, log);
     try {
@@ -146,6 +148,7 @@ async function adaptor(options: CheckOptions, call: Call): Promise<Finding[]> {
       const { guestOverheadMiB, memoryMiB } = config.vm;
       const memory = `${memoryMiB} MiB of a pod without a limit + ${guestOverheadMiB} MiB for the guest itself`;
       return [
+        ...stored,
         ...found.map((f) => ({ ...f, subject: `${config.provider}: ${f.subject}` })),
         { subject: "VM memory", state: "ok", detail: memory },
       ];

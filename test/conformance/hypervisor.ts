@@ -3,6 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { describe, it } from "node:test";
 import { withDeadline } from "../../src/base/call.ts";
 import { newSandboxId, type SandboxId } from "../../src/base/ids.ts";
+import { race } from "../../src/base/retry.ts";
 import { makeCsr, newKeyPair } from "../../src/identity/index.ts";
 import type { Hypervisor, VmLoss, VmRequest } from "../../src/shim/hypervisor/index.ts";
 
@@ -131,14 +132,14 @@ export function hypervisorConformance(name: string, create: () => Promise<Hyperv
       }
       await t.hypervisor.stopVm(stays.sandboxId, "test", call());
       await t.crash(crashes.sandboxId);
-      await told.promise;
+      await race(told.promise, call());
       assert.deepEqual(
         losses.map((loss) => loss.sandboxId),
         [crashes.sandboxId],
       );
       assert.ok((losses[0]?.reason.length ?? 0) > 0);
       over.abort();
-      await watching;
+      await race(watching, call());
     });
 
     it("stops on sync what is not named and was not made since", async () => {

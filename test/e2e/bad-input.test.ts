@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { RUNTIME } from "./harness/containerd.ts";
 import { Cri } from "./harness/cri.ts";
-import { BUSYBOX } from "./harness/images.ts";
+import { BUSYBOX, DEBIAN } from "./harness/images.ts";
 import { World } from "./harness/world.ts";
 
 interface Case {
@@ -49,7 +49,7 @@ const CASES: readonly Case[] = [
 describe("bad input", () => {
   let world: World;
   before(async () => {
-    world = await World.start();
+    world = await World.start({ images: ["busybox", "debian"] });
   });
   after(() => world.close());
 
@@ -100,15 +100,24 @@ describe("bad input", () => {
     await containerd.endTask("dup");
   });
 
-  it("a full guest disk names itself, and the node stays well", async () => {
-    const { containerd } = world;
+  it("a full guest disk names itself to the container that fills it and to the next, and the node stays well", async () => {
+    const cri = new Cri(world.containerd.address, join(world.folder, "logs"));
+    const pod = await cri.runPod({ name: "full" });
+    const greedy = await cri.startContainer(pod, { name: "greedy", image: BUSYBOX, command: ["sleep", "1000"] });
     // Reserved first, so that this machine's disk is not written full as well.
-    const fill =
-      "for s in 1G 64M 1M; do i=0; while fallocate -l $s /$s.$i 2>/dev/null; do i=$((i+1)); done; done; echo; dd if=/dev/zero of=/last bs=1M";
-    const outcome = await containerd.runContainer("full", BUSYBOX, ["sh", "-c", fill]);
-    assert.notEqual(outcome.code, 0);
-    assert.match(outcome.stderr, /No space left on device/);
-    assert.equal((await containerd.runContainer("after", BUSYBOX, ["true"])).code, 0);
+    const fill = `
+      for s in 1G 64M 1M; do i=0; while fallocate -l $s /$s.$i; do i=$((i+1)); done; done 2>/dev/null
+      dd if=/dev/zero of=/last bs=4k`;
+    try {
+      const filled = await cri.execSync(greedy, ["sh", "-c", fill]);
+      assert.notEqual(filled.exitCode, 0);
+      assert.match(filled.stderr, /No space left on device/);
+      const next = cri.startContainer(pod, { name: "next", image: DEBIAN, command: ["true"] });
+      await assert.rejects(next, /guest disk full/);
+    } finally {
+      await cri.close();
+    }
+    assert.equal((await world.containerd.runContainer("after", BUSYBOX, ["true"])).code, 0);
   });
 
   it("pods that ask for the host's namespaces fail and say which", async () => {

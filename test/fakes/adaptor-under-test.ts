@@ -53,10 +53,12 @@ export class AdaptorUnderTest implements AsyncDisposable {
       readonly dir?: string;
       readonly config?: Readonly<Record<string, unknown>>;
       readonly deps?: Partial<AdaptorDeps>;
+      /** Where the provider keeps its instances: one directory is one cloud, for any number of adaptors. */
+      readonly cloud?: string;
     } = {},
   ): Promise<AdaptorUnderTest> {
     const dir = options.dir ?? (await mkdtemp(join(tmpdir(), "adaptor-")));
-    const provider = new ZeroProvider({ dir: join(dir, "zero") });
+    const provider = new ZeroProvider({ dir: options.cloud ?? join(dir, "zero") });
     const tested = new AdaptorUnderTest(dir, adaptorConfig(dir, options.config), provider, options.deps ?? {});
     await tested.#adaptor.start();
     return tested;
@@ -95,8 +97,8 @@ export class AdaptorUnderTest implements AsyncDisposable {
   }
 
   /** Waits until `check` gives something. */
-  async until<T>(check: () => Promise<T | undefined | false>, what: string): Promise<T> {
-    const deadline = Date.now() + 10_000;
+  async until<T>(check: () => Promise<T | undefined | false>, what: string, ms = 10_000): Promise<T> {
+    const deadline = Date.now() + ms;
     for (;;) {
       const found = await check();
       if (found !== undefined && found !== false) return found;

@@ -1,16 +1,17 @@
-// An adaptor on provider zero that kills itself at a chosen instant: node crashing-adaptor.ts <dir> <instant>.
+// An adaptor on provider zero that sends itself a signal (SIGKILL) at a chosen instant:
+//   node crashing-adaptor.ts <dir> <instant> [<configuration, JSON> [<directory of the provider> [<signal>]]]
 // Instants are counted over every write to the store and every call to the provider, before and after each. It prints
 // "ready" when its doors are open, and "instant <n>" as each one passes.
 
 import { writeSync } from "node:fs";
 import { join } from "node:path";
 import { createAdaptor } from "../../src/adaptor/index.ts";
-import { SqliteStore } from "../../src/adaptor/store/index.ts";
 import { silentLogger } from "../../src/base/log.ts";
 import { adaptorConfig } from "./adaptor-under-test.ts";
 import { ZeroProvider } from "./zero-provider.ts";
 
-const [dir = "", instantText = "0"] = process.argv.slice(2);
+const [dir = "", instantText = "0", change = "{}", cloud = join(dir, "zero"), signal = "SIGKILL"] =
+  process.argv.slice(2);
 const fatal = Number(instantText);
 let armed = false;
 let instant = 0;
@@ -19,7 +20,7 @@ function pass(): void {
   if (!armed) return;
   instant++;
   writeSync(1, `instant ${instant}\n`);
-  if (instant === fatal) process.kill(process.pid, "SIGKILL");
+  if (instant === fatal) process.kill(process.pid, signal);
 }
 
 /** The same object, with an instant before and after each call of the named methods. */
@@ -40,18 +41,20 @@ function watched<T extends object>(target: T, methods: readonly string[]): T {
   });
 }
 
-const provider = watched(new ZeroProvider({ dir: join(dir, "zero") }), ["createInstance", "deleteInstance"]);
-const adaptor = createAdaptor(adaptorConfig(dir), {
+function of(object: object, key: string | symbol): unknown {
+  const value: unknown = Reflect.get(object, key, object);
+  return typeof value === "function" ? value.bind(object) : value;
+}
+
+const provider = watched(new ZeroProvider({ dir: cloud }), ["createInstance", "deleteInstance"]);
+const adaptor = createAdaptor(adaptorConfig(dir, JSON.parse(change) as Record<string, unknown>), {
   provider,
   log: silentLogger(),
-  async openStore(stateDir) {
-    const store = await SqliteStore.open(join(stateDir, "store.sqlite"));
+  wrapStore(store) {
     const sandboxes = watched(store.sandboxes, ["insert", "update"]);
-    const operations = watched(store.operations, ["submit", "claim", "settle", "cancelQueued"]);
-    return Object.assign(Object.create(store) as SqliteStore, {
-      sandboxes,
-      operations,
-      [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+    const operations = watched(store.operations, ["submit", "claim", "begin", "settle", "cancelQueued"]);
+    return new Proxy(store, {
+      get: (object, key) => (key === "sandboxes" ? sandboxes : key === "operations" ? operations : of(object, key)),
     });
   },
 });

@@ -8,3 +8,5 @@ export type {
   OperationQueue,
   Submission,
 } from "./operation-queue.ts";
+export { type Kind, OperationRuns, type OperationRunsDeps } from "./operation-runs.ts";
+export { waitUntilOver } from "./wait-until-over.ts";

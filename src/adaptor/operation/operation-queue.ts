@@ -17,6 +17,8 @@ export interface Submission<K extends OperationKind> {
   readonly input: OperationInput[K];
   /** Made by the caller when it must be known before (it is the create token of start-vm). */
   readonly id?: OperationId;
+  /** Instead of the kind's; lower goes first. What nobody waits for (pool refill) goes behind what someone does. */
+  readonly priority?: number;
 }
 
 /** What a handler is given beside the operation. */
@@ -27,9 +29,10 @@ export interface Attempt {
   readonly last: boolean;
   /**
    * Call it before every effect: a worker that was given up on must not act any more.
-   * @throws Fault aborted | cancelled | deadline_exceeded
+   * @param progress what the attempt is about to do, for people; it is noted in the operation's record
+   * @throws Fault aborted | cancelled | deadline_exceeded; unavailable while the store cannot be asked
    */
-  fence(): Promise<void>;
+  fence(progress?: string): Promise<void>;
 }
 
 export type OperationHandler = (operation: OperationRecord, attempt: Attempt) => Promise<void>;
@@ -39,7 +42,7 @@ export interface HandlerLimits {
   readonly concurrency: number;
   /** How often one is begun before it fails; Infinity for what must never be given up. */
   readonly attempts: number;
-  /** Lower goes first. */
+  /** Lower goes first, 0 first of all. */
   readonly priority: number;
   /** Budget of one attempt, ms. */
   readonly timeoutMs: number;

@@ -29,12 +29,17 @@ export async function syncNode(
 ): Promise<SyncAnswer> {
   if (report.bootId === "")
     throw new Fault("invalid_argument", "a node's report lacks its boot id", { node: report.nodeId });
+  const arrived = deps.now();
   const bootBefore = await deps.store.nodes.report(report.nodeId, report.bootId);
   const rebooted = bootBefore !== undefined && bootBefore !== report.bootId;
   const live = new Set(report.live);
   const records = await deps.store.sandboxes.list({ nodeId: report.nodeId });
   const reason = rebooted ? "its node was rebooted" : "its node does not know it any more";
-  const surplus = records.filter((r) => r.phase !== "gone" && (rebooted || !live.has(r.id)));
+  // A node makes no sandbox while its report is on its way, unless it has given the report up: should this one have been
+  // held up for that long (by the store), it says nothing of what was made since.
+  const surplus = records.filter(
+    (r) => r.phase !== "gone" && (rebooted || !live.has(r.id)) && !(new Date(r.createdAt) > arrived),
+  );
   await Promise.all(surplus.filter((r) => r.phase !== "stopping").map((r) => stop(r, reason)));
   const kept = new Map(records.filter((r) => !surplus.includes(r)).map((r) => [r.id, r]));
   const lost = rebooted ? [] : await withoutVm(deps, report.live, kept, call);

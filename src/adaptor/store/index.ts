@@ -1,4 +1,4 @@
-export type { NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
+export type { HeldLease, NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
 export type {
   AcceptedInstance,
   CreateIntent,
@@ -19,3 +19,4 @@ export type {
   SandboxFilter,
   SandboxStore,
 } from "./store.ts";
+export { checkStoreConfig, StoreConfig } from "./store-config.ts";

@@ -19,11 +19,21 @@ export interface OperationRecord {
   readonly wakeAt: number;
   /** Fencing token: a new one with every attempt. Only its holder may settle the operation. 0 = never begun. */
   readonly lease: number;
+  /** What the running attempt said it is about to do. */
+  readonly progress?: string;
+  /** Set when it was asked to end while it ran: whoever runs it stops, and it is not tried again. */
+  readonly cancelReason?: string;
   /** RFC 3339, as finishedAt. */
   readonly submittedAt: string;
   readonly finishedAt?: string;
   /** Of the last attempt that failed. */
   readonly fault?: RecordedFault;
+}
+
+/** Proof of being the one that runs an operation. */
+export interface HeldLease {
+  readonly id: OperationId;
+  readonly lease: number;
 }
 
 export type NewOperation = Pick<OperationRecord, "id" | "kind" | "subject" | "input" | "priority">;

@@ -1,7 +1,8 @@
+import { EventEmitter } from "node:events";
 import { Fault } from "../../base/fault.ts";
 import type { OperationId } from "../../base/ids.ts";
 import type { Database } from "./database.ts";
-import type { NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
+import type { HeldLease, NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
 import type { RecordedFault } from "./sandbox-record.ts";
 import type { ClaimRequest, OperationFilter, OperationStore } from "./store.ts";
 
@@ -18,27 +19,39 @@ interface Row {
   readonly finished_at: string | null;
   readonly input: string;
   readonly fault: string | null;
+  readonly progress: string | null;
+  readonly cancel_reason: string | null;
 }
 
 const ACTIVE = "state IN ('queued', 'running')";
+/** It is the row's turn: it is due, and its subject is neither busy nor due for something more urgent. Takes now, now. */
+const BEGINNABLE = `state = 'queued' AND wake_at <= ? AND NOT EXISTS (
+  SELECT 1 FROM operations AS other WHERE other.subject = operations.subject AND (other.state = 'running'
+    OR (other.state = 'queued' AND other.priority < operations.priority AND other.wake_at <= ?)))`;
 
 /** Operations in SQLite. */
 export class OperationTable implements OperationStore {
+  readonly leaseMs = undefined;
   readonly #db: Database;
   readonly #now: () => Date;
+  /** What runs under a lease up to this one was begun by an earlier life of the adaptor. */
+  readonly #lastLeaseBefore: number;
+  readonly #changes = new EventEmitter<{ change: [OperationRecord] }>().setMaxListeners(0);
 
   constructor(db: Database, now: () => Date) {
     this.#db = db;
     this.#now = now;
+    this.#lastLeaseBefore = this.#lastLease();
   }
 
   submit(operation: NewOperation): Promise<OperationRecord> {
     return this.#db.write(() => {
       const { id, kind, subject, input, priority } = operation;
       const active = this.#db.get<Row>(
-        `SELECT * FROM operations WHERE kind = ? AND subject = ? AND ${ACTIVE}`,
+        `SELECT * FROM operations WHERE (kind = ? AND subject = ? AND ${ACTIVE}) OR id = ?`,
         kind,
         subject,
+        id,
       );
       if (active !== undefined) return fromRow(active);
       const now = this.#now();
@@ -76,31 +89,51 @@ export class OperationTable implements OperationStore {
 
   claim(request: ClaimRequest): Promise<readonly OperationRecord[]> {
     return this.#db.write(() => {
-      const busy = new Set(request.busy);
       const now = this.#now().getTime();
       const claimed: OperationRecord[] = [];
       for (const [kind, room] of request.room) {
-        const sql =
-          "SELECT * FROM operations WHERE kind = ? AND state = 'queued' AND wake_at <= ? ORDER BY priority, wake_at LIMIT ?";
-        // A subject has at most one active operation of a kind, so that many rows can be passed over.
-        const due = this.#db.all<Row>(sql, kind, now, room + busy.size);
-        for (const row of due.filter((r) => !busy.has(r.subject)).slice(0, room)) {
-          busy.add(row.subject);
-          const begin = "UPDATE operations SET state = 'running', attempt = attempt + 1, lease = ? WHERE id = ?";
-          this.#db.run(begin, this.#newLease(), row.id);
-          claimed.push(this.#known(row.id));
-        }
+        // One kind after the other: what is begun here makes its subject busy for the next.
+        const sql = `SELECT * FROM operations WHERE kind = ? AND ${BEGINNABLE} ORDER BY priority, wake_at LIMIT ?`;
+        const due = this.#db.all<Row>(sql, kind, now, now, Math.max(0, room));
+        for (const row of due) claimed.push(this.#begin(row.id));
       }
       return claimed;
     });
   }
 
-  settle(id: OperationId, lease: number, settlement: Settlement): Promise<OperationRecord> {
+  begin(id: OperationId): Promise<OperationRecord | undefined> {
     return this.#db.write(() => {
+      const now = this.#now().getTime();
+      const row = this.#db.get<Row>(
+        `SELECT * FROM operations WHERE id = ? AND (state = 'running' OR ${BEGINNABLE})`,
+        id,
+        now,
+        now,
+      );
+      return row === undefined ? undefined : this.#begin(row.id);
+    });
+  }
+
+  async renew(held: readonly HeldLease[]): Promise<readonly OperationRecord[]> {
+    const rows = held.map(({ id, lease }) =>
+      this.#db.get<Row>("SELECT * FROM operations WHERE id = ? AND lease = ? AND state = 'running'", id, lease),
+    );
+    return rows.filter((row) => row !== undefined).map(fromRow);
+  }
+
+  async note({ id, lease }: HeldLease, progress: string): Promise<void> {
+    await this.#db.write(() => {
+      const sql = "UPDATE operations SET progress = ? WHERE id = ? AND lease = ? AND state = 'running'";
+      if (this.#db.run(sql, progress, id, lease) === 0) throw takenOver(id);
+    });
+  }
+
+  async settle(id: OperationId, lease: number, settlement: Settlement): Promise<OperationRecord> {
+    const settled = await this.#db.write(() => {
       const again = settlement.state === "queued";
       const fault = "fault" in settlement && settlement.fault !== undefined ? JSON.stringify(settlement.fault) : null;
       const changes = this.#db.run(
-        "UPDATE operations SET state = ?, wake_at = ?, attempt = attempt - ?, fault = ?, finished_at = ? WHERE id = ? AND lease = ? AND state = 'running'",
+        "UPDATE operations SET state = ?, wake_at = ?, attempt = attempt - ?, fault = ?, finished_at = ?, progress = NULL WHERE id = ? AND lease = ? AND state = 'running'",
         settlement.state,
         again ? settlement.wakeAt : 0,
         again && settlement.uncounted === true ? 1 : 0,
@@ -109,25 +142,36 @@ export class OperationTable implements OperationStore {
         id,
         lease,
       );
-      if (changes === 0) throw new Fault("aborted", `operation ${id} is not ours any more`, { operationId: id });
+      if (changes === 0) throw takenOver(id);
       return this.#known(id);
     });
+    if (settled.finishedAt !== undefined) this.#changes.emit("change", settled);
+    return settled;
   }
 
-  cancelQueued(id: OperationId, reason: string): Promise<boolean> {
-    return this.#db.write(() => {
+  async cancelQueued(id: OperationId, reason: string): Promise<boolean> {
+    const cancelled = await this.#db.write(() => {
       const at = this.#now().toISOString();
       const fault: RecordedFault = { code: "cancelled", message: reason, at };
       const sql =
         "UPDATE operations SET state = 'cancelled', finished_at = ?, fault = ? WHERE id = ? AND state = 'queued'";
-      return this.#db.run(sql, at, JSON.stringify(fault), id) > 0;
+      return this.#db.run(sql, at, JSON.stringify(fault), id) > 0 ? this.#known(id) : undefined;
     });
+    return this.#tell(cancelled);
   }
 
-  requeueRunning(): Promise<number> {
+  async requestCancel(id: OperationId, reason: string): Promise<boolean> {
+    const asked = await this.#db.write(() => {
+      const sql = "UPDATE operations SET cancel_reason = ? WHERE id = ? AND state = 'running'";
+      return this.#db.run(sql, reason, id) > 0 ? this.#known(id) : undefined;
+    });
+    return this.#tell(asked);
+  }
+
+  requeueAbandoned(): Promise<number> {
     return this.#db.write(() => {
-      const now = this.#now().getTime();
-      return this.#db.run("UPDATE operations SET state = 'queued', wake_at = ? WHERE state = 'running'", now);
+      const sql = "UPDATE operations SET state = 'queued', wake_at = ? WHERE state = 'running' AND lease <= ?";
+      return this.#db.run(sql, this.#now().getTime(), this.#lastLeaseBefore);
     });
   }
 
@@ -141,6 +185,24 @@ export class OperationTable implements OperationStore {
     return this.#db.write(() => this.#db.run("DELETE FROM operations WHERE finished_at < ?", before.toISOString()));
   }
 
+  watch(listener: (operation: OperationRecord) => void): () => void {
+    this.#changes.on("change", listener);
+    return () => this.#changes.off("change", listener);
+  }
+
+  #tell(changed: OperationRecord | undefined): boolean {
+    if (changed !== undefined) this.#changes.emit("change", changed);
+    return changed !== undefined;
+  }
+
+  #begin(id: string): OperationRecord {
+    this.#db.run("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE key = 'lease'");
+    const sql =
+      "UPDATE operations SET attempt = attempt + (state = 'queued'), state = 'running', lease = ?, progress = NULL WHERE id = ?";
+    this.#db.run(sql, this.#lastLease(), id);
+    return this.#known(id);
+  }
+
   #known(id: string): OperationRecord {
     const row = this.#db.get<Row>("SELECT * FROM operations WHERE id = ?", id);
     if (row === undefined)
@@ -148,10 +210,13 @@ export class OperationTable implements OperationStore {
     return fromRow(row);
   }
 
-  #newLease(): number {
-    this.#db.run("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE key = 'lease'");
+  #lastLease(): number {
     return Number(this.#db.get<{ value: string }>("SELECT value FROM meta WHERE key = 'lease'")?.value);
   }
+}
+
+function takenOver(id: OperationId): Fault {
+  return new Fault("aborted", `operation ${id} is not ours any more`, { operationId: id });
 }
 
 function fromRow(row: Row): OperationRecord {
@@ -167,6 +232,8 @@ function fromRow(row: Row): OperationRecord {
     lease: row.lease,
     submittedAt: row.submitted_at,
     ...(row.finished_at === null ? {} : { finishedAt: row.finished_at }),
+    ...(row.progress === null ? {} : { progress: row.progress }),
+    ...(row.cancel_reason === null ? {} : { cancelReason: row.cancel_reason }),
     ...(row.fault === null ? {} : { fault: JSON.parse(row.fault) as RecordedFault }),
   };
 }

@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import { Fault } from "../../base/fault.ts";
 import type { SandboxId } from "../../base/ids.ts";
+import { changed } from "./changed-record.ts";
 import type { Database } from "./database.ts";
 import type { Phase, SandboxChange, SandboxRecord } from "./sandbox-record.ts";
 import type { SandboxFilter, SandboxStore } from "./store.ts";
@@ -39,13 +40,7 @@ export class SandboxTable implements SandboxStore {
   }
 
   async update(current: SandboxRecord, change: SandboxChange): Promise<SandboxRecord> {
-    const moved = change.phase !== undefined && change.phase !== current.phase;
-    const next = {
-      ...current,
-      ...change,
-      revision: current.revision + 1,
-      phaseSince: moved ? this.#now().toISOString() : current.phaseSince,
-    } as SandboxRecord;
+    const next = changed(current, change, this.#now());
     await this.#db.write(() => {
       const sql = "UPDATE sandboxes SET revision = ?, phase = ?, node_id = ?, body = ? WHERE id = ? AND revision = ?";
       const values = [

@@ -24,6 +24,15 @@ export class SqliteStore implements AdaptorStore {
     return new SqliteStore(await Database.open(path, now), now);
   }
 
+  /** One owner agrees with itself: this only remembers over restarts. */
+  agree(key: string, value: string): Promise<string> {
+    const name = `agreed:${key}`;
+    return this.#db.write(() => {
+      this.#db.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", name, value);
+      return this.#db.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", name)?.value ?? value;
+    });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db[Symbol.asyncDispose]();
   }

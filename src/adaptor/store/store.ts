@@ -1,5 +1,5 @@
 import type { OperationId, SandboxId } from "../../base/ids.ts";
-import type { NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
+import type { HeldLease, NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
 import type { Phase, SandboxChange, SandboxRecord } from "./sandbox-record.ts";
 
 /**
@@ -11,9 +11,16 @@ export interface AdaptorStore extends AsyncDisposable {
   readonly sandboxes: SandboxStore;
   readonly operations: OperationStore;
   readonly nodes: NodeStore;
+  /**
+   * Makes all who share the store agree on a value: the first one wins. @returns the agreed value
+   */
+  agree(key: string, value: string): Promise<string>;
 }
 
-/** One life of the store. A new id means that it came back empty, and that instances may exist which it never knew. */
+/**
+ * One life of the store. A new id means that it came back empty or older than it was, and that instances may exist
+ * which it never knew. It may change while the store is open: read it anew for every decision.
+ */
 export interface Epoch {
   readonly id: string;
   readonly createdAt: Date;
@@ -41,23 +48,45 @@ export interface SandboxFilter {
   readonly nodeId?: string;
 }
 
+/** A subject's operations never run side by side, and a less urgent one waits while a more urgent one is due. */
 export interface OperationStore {
+  /**
+   * A lease that is not renewed for this long is over, ms. Undefined: the store has one owner, and its leases last as
+   * long as it is open.
+   */
+  readonly leaseMs: number | undefined;
   /** While one of the same kind and subject is queued or running, that one is returned and nothing is written. */
   submit(operation: NewOperation): Promise<OperationRecord>;
   get(id: OperationId): Promise<OperationRecord | undefined>;
   list(filter?: OperationFilter): Promise<readonly OperationRecord[]>;
   /** The operations to begin now, best first, each with a new lease and state `running`. */
   claim(request: ClaimRequest): Promise<readonly OperationRecord[]>;
+  /**
+   * Claims this one. Undefined when it is not its turn: it is over, not due, running, or its subject is busy. One that
+   * runs under this very store object is given again (its answer may have been lost): ask only for what you do not run.
+   */
+  begin(id: OperationId): Promise<OperationRecord | undefined>;
+  /** Keeps leases alive. @returns the operations that are still held */
+  renew(held: readonly HeldLease[]): Promise<readonly OperationRecord[]>;
+  /** Notes what an attempt is about to do. @throws Fault aborted when the lease is not the operation's any more */
+  note(held: HeldLease, progress: string): Promise<void>;
   /** @throws Fault aborted when the lease is not the operation's any more */
   settle(id: OperationId, lease: number, settlement: Settlement): Promise<OperationRecord>;
   /** Ends a queued one. False when it is running or over. */
   cancelQueued(id: OperationId, reason: string): Promise<boolean>;
-  /** Puts every running operation back into the queue: at start, when nobody can be working on one. */
-  requeueRunning(): Promise<number>;
+  /** Asks whoever runs it to stop. False when it is not running. */
+  requestCancel(id: OperationId, reason: string): Promise<boolean>;
+  /**
+   * Puts back into the queue what nobody works on any more: at start what this adaptor's earlier life left running,
+   * at any time what has a lease that is over. @returns how many
+   */
+  requeueAbandoned(): Promise<number>;
   /** Time of the next queued operation of these kinds, ms since the epoch. */
   nextWake(kinds: readonly string[]): Promise<number | undefined>;
   /** Removes finished operations that ended before `before`. */
   prune(before: Date): Promise<number>;
+  /** Calls back when an operation is over or is asked to end, whoever did it. @returns the function that ends it */
+  watch(listener: (operation: OperationRecord) => void): () => void;
 }
 
 export interface OperationFilter {
@@ -71,8 +100,6 @@ export interface OperationFilter {
 export interface ClaimRequest {
   /** How many of each kind may be begun, the most urgent kind first. */
   readonly room: ReadonlyMap<string, number>;
-  /** Subjects that are being worked on. */
-  readonly busy: ReadonlySet<string>;
 }
 
 export interface NodeStore {

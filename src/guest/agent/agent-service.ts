@@ -42,7 +42,7 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
     },
     destroySandbox: async (_request, call) => {
       await containers.removeAll(call);
-      storages.releaseAll();
+      await storages.releaseAll();
       deps.end();
       return {};
     },

@@ -29,7 +29,7 @@ export interface ContainerDeps {
 }
 
 /** Ended processes whose exit code and output are kept for readers that come late or again, per container. */
-const KEPT_PROCESSES = 64;
+const KEPT_PROCESSES = 32;
 
 /** One container: its bundle, its mounts, its init and the processes started beside it. */
 export class Container {
@@ -43,6 +43,7 @@ export class Container {
   readonly #processes = new Map<string, GuestProcess>();
   readonly #starting = new Set<string>();
   #state: "new" | "created" | "started" | "removed" = "new";
+  #frozen = false;
   #serial = 0;
 
   constructor(request: CreateContainerRequest, deps: ContainerDeps) {
@@ -98,6 +99,7 @@ export class Container {
     if (this.#state !== "started" || !this.init.running) {
       throw new Fault("failed_precondition", `container ${this.id} is not running`);
     }
+    if (this.#frozen) throw new Fault("failed_precondition", `container ${this.id} is paused: resume it first`);
     if (this.#processes.has(execId) || this.#starting.has(execId)) {
       throw new Fault("already_exists", `container ${this.id} has a process "${execId}" already`);
     }
@@ -141,6 +143,7 @@ export class Container {
   async setFrozen(frozen: boolean): Promise<void> {
     if (!this.init.running) throw new Fault("failed_precondition", `container ${this.id} is not running`);
     await this.cgroup.setFrozen(frozen);
+    this.#frozen = frozen;
   }
 
   async update(resources: LinuxResources): Promise<void> {
@@ -175,7 +178,7 @@ export class Container {
     try {
       await crun.delete(this.id);
     } finally {
-      for (const mountPoint of this.#mountPoints.splice(0).reverse()) storages.release(mountPoint);
+      for (const mountPoint of this.#mountPoints.splice(0).reverse()) await storages.release(mountPoint);
       rmSync(this.#bundle, { recursive: true, force: true });
     }
   }

@@ -4,6 +4,8 @@ import type { Children, ProgramOptions } from "../system/children.ts";
 import { spaceText } from "./exhaustion.ts";
 
 const ROOT = "/run/crun";
+/** A call takes a tenth of a second; one that takes this long waits for something that will not come, ms. */
+const PATIENCE_MS = 120_000;
 
 export interface CrunTarget {
   readonly id: string;
@@ -55,7 +57,8 @@ export class Crun {
     this.#calls += 1;
     const log = `/run/kata-remote/crun-${this.#calls}.log`;
     const stdio = target === undefined || "consoleSocket" in target.stdio ? undefined : target.stdio;
-    const options: ProgramOptions = { stdio: stdio ?? ["ignore", "ignore", "ignore"], oomScore };
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const options: ProgramOptions = { stdio: stdio ?? ["ignore", "ignore", "ignore"], oomScore, signal };
     const result = await this.#children.run(
       "crun",
       ["--root", ROOT, "--cgroup-manager=cgroupfs", `--log=${log}`, "--log-format=json", command, ...args],

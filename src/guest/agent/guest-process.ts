@@ -14,6 +14,7 @@ export class GuestProcess {
     this.io = io;
     this.exited = exit.then((code) => {
       this.#exitCode = code;
+      io.stdin.destroy();
       io.stdout.processEnded();
       io.stderr?.processEnded();
       return code;

@@ -12,8 +12,9 @@ interface Watched {
 /** Tells of containers that the OOM killer has hit: one event for each change of a container's count. */
 export class OomWatch {
   readonly #watched = new Map<string, Watched>();
-  readonly #events: string[] = [];
-  #arrived = Promise.withResolvers<void>();
+  /** Events that nobody waited for. */
+  readonly #missed: string[] = [];
+  readonly #waiting = new Set<(containerId: string) => void>();
 
   start(containerId: string, cgroup: Cgroup): void {
     const watcher = watch(cgroup.eventsFile, { persistent: false }, () => this.check(containerId));
@@ -28,9 +29,9 @@ export class OomWatch {
     const kills = watched.cgroup.oomKills();
     if (kills <= watched.kills) return;
     watched.kills = kills;
-    this.#events.push(containerId);
-    this.#arrived.resolve();
-    this.#arrived = Promise.withResolvers<void>();
+    if (this.#waiting.size === 0) this.#missed.push(containerId);
+    for (const tell of this.#waiting) tell(containerId);
+    this.#waiting.clear();
   }
 
   stop(containerId: string): void {
@@ -38,12 +39,19 @@ export class OomWatch {
     this.#watched.delete(containerId);
   }
 
-  /** The next container that was hit; each event goes to one caller. */
+  /**
+   * The next container that is hit. Everybody who waits is told: one of them may be a call whose connection is gone, and
+   * must not take the event away from the others.
+   */
   async next(call: Call): Promise<string> {
-    for (;;) {
-      const event = this.#events.shift();
-      if (event !== undefined) return event;
-      await race(this.#arrived.promise, call);
+    const missed = this.#missed.shift();
+    if (missed !== undefined) return missed;
+    const { promise, resolve } = Promise.withResolvers<string>();
+    this.#waiting.add(resolve);
+    try {
+      return await race(promise, call);
+    } finally {
+      this.#waiting.delete(resolve);
     }
   }
 }

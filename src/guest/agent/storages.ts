@@ -1,4 +1,5 @@
 import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, openSync, rmSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { Fault } from "../../base/fault.ts";
 import type { Storage } from "../../gen/agent/agent.ts";
 import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
@@ -8,7 +9,7 @@ import { type AgentPaths, treePath } from "./paths.ts";
 
 interface Mounted {
   users: number;
-  readonly undo: () => void;
+  readonly undo: () => Promise<void>;
 }
 
 /** Storage drivers that this agent has, as GetGuestDetails lists them. */
@@ -39,19 +40,19 @@ export class Storages {
   }
 
   /** Undoes the mount with its last user. An unknown mount point is no error. */
-  release(mountPoint: string): void {
+  async release(mountPoint: string): Promise<void> {
     const mounted = this.#mounted.get(mountPoint);
     if (mounted === undefined) return;
     mounted.users -= 1;
     if (mounted.users > 0) return;
     this.#mounted.delete(mountPoint);
-    mounted.undo();
+    await mounted.undo();
   }
 
-  releaseAll(): void {
+  async releaseAll(): Promise<void> {
     for (const [mountPoint, mounted] of [...this.#mounted].reverse()) {
       this.#mounted.delete(mountPoint);
-      mounted.undo();
+      await mounted.undo();
     }
   }
 
@@ -66,7 +67,7 @@ export class Storages {
     ]);
   }
 
-  #mount(storage: Storage, mountPoint: string, owner: string): () => void {
+  #mount(storage: Storage, mountPoint: string, owner: string): () => Promise<void> {
     switch (storage.driver) {
       case "ephemeral":
         return this.#ephemeral(storage, mountPoint);
@@ -83,7 +84,7 @@ export class Storages {
   }
 
   /** A tmpfs (or hugetlbfs) in the guest's memory. */
-  #ephemeral(storage: Storage, mountPoint: string): () => void {
+  #ephemeral(storage: Storage, mountPoint: string): () => Promise<void> {
     this.#makeMountPoint(mountPoint, 0o755);
     const group = groupOf(storage);
     mount(
@@ -93,11 +94,11 @@ export class Storages {
       storage.options.filter((o) => !o.startsWith("fsgid=")),
     );
     if (group !== undefined) giveToGroup(mountPoint, group);
-    return () => unmount(mountPoint);
+    return async () => unmount(mountPoint);
   }
 
   /** A plain directory that the containers of the pod share. */
-  #local(storage: Storage, mountPoint: string): () => void {
+  #local(storage: Storage, mountPoint: string): () => Promise<void> {
     const option = storage.options.find((o) => o.startsWith("mode="));
     const mode = option === undefined ? 0o755 : Number.parseInt(option.slice(5), 8);
     if (!(mode >= 0 && mode <= 0o7777))
@@ -105,11 +106,11 @@ export class Storages {
     this.#makeMountPoint(mountPoint, mode);
     const group = groupOf(storage);
     if (group !== undefined) giveToGroup(mountPoint, group);
-    return () => rmSync(mountPoint, { recursive: true, force: true });
+    return () => rm(mountPoint, { recursive: true, force: true });
   }
 
   /** The root filesystem of one container: its own changes over a tree that containers share. */
-  #tree(storage: Storage, mountPoint: string, owner: string): () => void {
+  #tree(storage: Storage, mountPoint: string, owner: string): () => Promise<void> {
     const lower = treePath(this.#paths, storage.source);
     if (!existsSync(lower)) {
       throw new Fault("not_found", `root filesystem tree "${storage.source}" was not sent to this pod VM`);
@@ -125,9 +126,9 @@ export class Storages {
     // volatile: fsync of container data only costs time, since the disk does not outlive the VM.
     const layers = `lowerdir=${lower},upperdir=${own}/upper,workdir=${own}/work,volatile`;
     mount("overlay", mountPoint, "overlay", [...storage.options, layers]);
-    return () => {
+    return async () => {
       unmount(mountPoint);
-      rmSync(own, { recursive: true, force: true });
+      await rm(own, { recursive: true, force: true }); // a container may have written very many files: not all at once
     };
   }
 

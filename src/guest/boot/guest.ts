@@ -8,7 +8,7 @@ import { GuestNetwork, runIp } from "../net/index.ts";
 import { Children } from "../system/children.ts";
 import { growFilesystem } from "../system/filesystem.ts";
 import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
-import { powerOff, setClock, uptimeMs } from "../system/machine.ts";
+import { powerOff, raiseFileLimit, setClock, uptimeMs } from "../system/machine.ts";
 import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
 import { protectFromOom } from "../system/oom-score.ts";
 import { mountBase } from "./base-mounts.ts";
@@ -17,6 +17,8 @@ import { readSeed } from "./seed.ts";
 
 /** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
 const FAREWELL_MS = 200;
+const MINUTE_MS = 60_000;
+const MISTAKES_PER_MINUTE = 20;
 
 /**
  * PID 1 of the guest: prepares the machine, listens, and is then agent and forwarder in one. When it cannot go on the
@@ -30,11 +32,29 @@ export async function runGuest(): Promise<void> {
     await boot(log);
   } catch (e) {
     fail(log, e);
+    return;
   }
+  process.removeAllListeners("uncaughtException");
+  process.on("uncaughtException", goOn(log));
+}
+
+/** A mistake in one request must not end the pod; a loop of them may. Rejections that nobody handles come here too. */
+function goOn(log: GuestLog): (error: unknown) => void {
+  let recent = 0;
+  setInterval(() => {
+    recent = 0;
+  }, MINUTE_MS).unref();
+  return (error) => {
+    recent += 1;
+    if (recent > MISTAKES_PER_MINUTE) return fail(log, error);
+    const fault = Fault.from(error);
+    log.error("unexpected error", { code: fault.code, err: fault.fullMessage, stack: fault.stack?.slice(0, 2000) });
+  };
 }
 
 async function boot(log: GuestLog): Promise<void> {
   protectFromOom();
+  raiseFileLimit();
   process.umask(0o022);
   mkdirSync("/run/kata-remote", { recursive: true, mode: 0o700 });
   mkdirSync(`${AGENT_PATHS.disk}/trees`, { recursive: true });

@@ -54,8 +54,8 @@ export class TreeStore {
   async #unpack(reader: TreeReader, directory: string): Promise<StoredTree> {
     const temporary = `${directory}.tmp`;
     await rm(temporary, { recursive: true, force: true });
-    mkdirSync(temporary, { recursive: true });
     try {
+      mkdirSync(temporary, { recursive: true });
       const stored = await this.#untar(reader, temporary);
       const expected = await reader.checksum();
       if (stored.sha256 !== expected) {
@@ -68,8 +68,17 @@ export class TreeStore {
       return stored;
     } catch (e) {
       await rm(temporary, { recursive: true, force: true });
-      throw e;
+      throw (e as NodeJS.ErrnoException).code === "ENOSPC" ? this.#diskFull(e) : e;
     }
+  }
+
+  #diskFull(cause?: unknown): Fault {
+    return new Fault(
+      "resource_exhausted",
+      `guest disk full: ${this.#deps.diskText()}; use smaller images or a larger disk for pod VMs`,
+      {},
+      { cause },
+    );
   }
 
   async #untar(reader: TreeReader, directory: string): Promise<StoredTree> {
@@ -126,12 +135,7 @@ export class TreeStore {
 
   #tarFault(exitCode: number, said: string): Fault {
     const first = said.split("\n").find((line) => !/Exiting with failure|Error is not recoverable/.test(line)) ?? "";
-    if (/No space left on device|Wrote only \d+ of/.test(said)) {
-      return new Fault(
-        "resource_exhausted",
-        `guest disk full: ${this.#deps.diskText()}; use smaller images or a larger disk for pod VMs`,
-      );
-    }
+    if (/No space left on device|Wrote only \d+ of/.test(said)) return this.#diskFull();
     return new Fault("internal", `tar in the guest ended with ${exitCode}: ${first}`);
   }
 }

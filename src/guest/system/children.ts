@@ -100,7 +100,8 @@ export class Children {
       said.stderr += d;
     });
     child.on("error", (cause: NodeJS.ErrnoException) => {
-      if (cause.name === "AbortError") reject(Fault.from(cause, { command }));
+      if (cause.name === "AbortError")
+        reject(new Fault("deadline_exceeded", `${command} was stopped: it did not end`, { command }, { cause }));
       else
         reject(
           new Fault(

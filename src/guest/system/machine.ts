@@ -27,3 +27,10 @@ export function memoryBytes(key: "MemTotal" | "MemAvailable"): bigint {
   const line = new RegExp(`^${key}:\\s+(\\d+) kB$`, "m").exec(readFileSync("/proc/meminfo", "utf8"));
   return BigInt(line?.[1] ?? 0) * 1024n;
 }
+
+/** The kernel gives PID 1 4096 open files; a container's process takes three here. Containers inherit it unless told. */
+export function raiseFileLimit(): void {
+  const RLIMIT_NOFILE = 7;
+  const limit = new BigUint64Array([65_536n, 1_048_576n]); // soft, hard
+  libc("int setrlimit(int resource, void *limit)", RLIMIT_NOFILE, limit);
+}

@@ -1,0 +1,1 @@
+export { BullmqQueue, type BullmqQueueDeps } from "./bullmq-queue.ts";
