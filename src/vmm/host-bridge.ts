@@ -2,6 +2,7 @@ import { BlockList, isIPv4 } from "node:net";
 import type { Call } from "../base/call.ts";
 import { exec } from "../base/exec.ts";
 import { Fault } from "../base/fault.ts";
+import { sleep } from "../base/retry.ts";
 
 export interface BridgeOptions {
   readonly name: string;
@@ -14,7 +15,6 @@ export interface BridgeOptions {
 interface Link {
   readonly ifname: string;
   readonly ifalias?: string;
-  readonly master?: string;
 }
 
 interface Route {
@@ -22,6 +22,7 @@ interface Route {
   readonly dev?: string;
 }
 
+const LEAVE_MS = 3_000;
 /** Room for a tunnel's header around the jumbo frames of a pod. */
 const MTU = 9050;
 
@@ -78,7 +79,9 @@ export class HostBridge {
     const own = await this.#find(call);
     if (own === undefined) {
       await this.#refuseOverlap(call);
-      const input = `link add name ${name} type bridge\nlink set dev ${name} alias "${this.#alias}"\n`;
+      // Of its own: else it is that of some port, and changes, which guests learn only after a while.
+      const mac = macOf(this.address);
+      const input = `link add name ${name} address ${mac} type bridge\nlink set dev ${name} alias "${this.#alias}"\n`;
       await exec("ip", ["-batch", "-"], call, { input });
     } else if (own.ifalias !== this.#alias) {
       throw new Fault(
@@ -91,12 +94,18 @@ export class HostBridge {
     await exec("ip", ["-batch", "-"], call, { input });
   }
 
-  /** Removes it, if it is ours and nothing hangs on it. */
+  /** Removes it, if it is ours and nothing hangs on it, nor just about to leave. */
   async remove(call: Call): Promise<void> {
     if ((await this.#find(call))?.ifalias !== this.#alias) return;
-    const { stdout } = await exec("ip", ["-json", "link", "show", "master", this.name], call);
-    if ((JSON.parse(stdout || "[]") as Link[]).length > 0) return;
+    // A killed VM's tap goes when the last of its threads has, a moment after it counts as dead.
+    for (const end = performance.now() + LEAVE_MS; await this.#hasPorts(call); await sleep(50, call))
+      if (performance.now() > end) return;
     await exec("ip", ["link", "delete", this.name, "type", "bridge"], call);
+  }
+
+  async #hasPorts(call: Call): Promise<boolean> {
+    const { stdout } = await exec("ip", ["-json", "link", "show", "master", this.name], call);
+    return (JSON.parse(stdout || "[]") as Link[]).length > 0;
   }
 
   get #alias(): string {
@@ -134,6 +143,11 @@ export async function joinBridge(tap: string, bridge: string, call: Call): Promi
     `link set dev ${tap} up`,
   ];
   await exec("ip", ["-batch", "-"], call, { input: `${lines.join("\n")}\n` });
+}
+
+/** A hardware address (02: locally administered) that is as unique on a bridge as the IPv4 address. */
+export function macOf(address: string): string {
+  return [2, 0x4b, ...address.split(".").map(Number)].map((n) => n.toString(16).padStart(2, "0")).join(":");
 }
 
 /** What the guest's network card is told, so that it takes as large packets as the bridge. */

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { BRIDGE_MTU } from "../host-bridge.ts";
+import { BRIDGE_MTU, macOf } from "../host-bridge.ts";
 import type { VmmSpec } from "../vmm.ts";
 import type { VmFiles } from "./layout.ts";
 
@@ -48,9 +48,7 @@ function networkArguments(spec: VmmSpec): string[] {
     const user = `user,id=n0,restrict=${restrict},hostfwd=tcp:127.0.0.1:0-:${spec.guestPort}`;
     return ["-netdev", user, "-device", "virtio-net-pci,netdev=n0,romfile="];
   }
-  // As unique on the bridge as the address; 02: locally administered.
-  const mac = [2, 0x4b, ...spec.tap.address.split(".").map(Number)].map((n) => n.toString(16).padStart(2, "0"));
-  const device = `virtio-net-pci,netdev=n0,romfile=,mac=${mac.join(":")},host_mtu=${BRIDGE_MTU}`;
+  const device = `virtio-net-pci,netdev=n0,romfile=,mac=${macOf(spec.tap.address)},host_mtu=${BRIDGE_MTU}`;
   return ["-netdev", `tap,id=n0,ifname=${tapName(spec.dir)},script=no,downscript=no`, "-device", device];
 }
 
