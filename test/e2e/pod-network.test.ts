@@ -10,12 +10,6 @@ import { signal, until } from "./harness/processes.ts";
 import { must } from "./harness/run-command.ts";
 import { World } from "./harness/world.ts";
 
-/** Links of this machine's own namespace, but for the CNI's bridge, which stays. */
-async function links(): Promise<string[]> {
-  const all = JSON.parse(await must("ip", ["-json", "link", "show"])) as { ifname: string }[];
-  return all.map((l) => l.ifname).sort();
-}
-
 describe("a pod's network, as the CNI made it", () => {
   let world: World;
   let cri: Cri;
@@ -42,6 +36,13 @@ describe("a pod's network, as the CNI made it", () => {
       command: ["httpd", "-f", "-p", "8080", "-h", "/page"],
       mounts: [{ containerPath: "/page", hostPath: page, readonly: true }],
     });
+  }
+
+  /** The bridge of this world's VMs and what hangs on it; none while there is no bridge. */
+  async function vmLinks(): Promise<string[]> {
+    const bridge = world.installation.bridges.adaptor;
+    const all = JSON.parse(await must("ip", ["-json", "link", "show"])) as { ifname: string; master?: string }[];
+    return all.filter((l) => l.ifname === bridge || l.master === bridge).map((l) => l.ifname);
   }
 
   const answered = (url: string): Promise<string> =>
@@ -79,16 +80,11 @@ describe("a pod's network, as the CNI made it", () => {
     await new Promise((resolve) => server.close(resolve));
 
     // Everything of it goes with the pods.
-    const during = await links();
-    assert.equal(during.filter((name) => name.startsWith("krt")).length, 2, "a tap device for each VM");
+    assert.equal((await vmLinks()).length, 3, "a bridge with a tap device for each VM");
     await cri.removePod(a);
     await cri.removePod(b);
     await world.untilNoVm();
-    const bridge = during.filter((name) => name.startsWith("krl"));
-    await until("the links to be gone", 20_000, async () => {
-      const now = await links();
-      return !now.some((name) => /^krt/.test(name) || bridge.includes(name));
-    });
+    await until("the links to be gone", 20_000, async () => (await vmLinks()).length === 0);
     assert.deepEqual(world.leftovers(), []);
     const taken = readFileSync(join(world.folder, "state", "node", "vnis.json"), "utf8");
     assert.deepEqual((JSON.parse(taken) as { taken: object }).taken, {});

@@ -170,6 +170,7 @@ export class QemuHypervisor implements Hypervisor {
       await this.#deps.vmm.destroy(join(this.#root, name), call);
       this.#deps.log.info({ sandbox: name }, "destroyed a VM that no pod owns");
     }
+    await this.#deps.network.release(() => this.#machines.size > 0);
   }
 
   async check(call: Call): Promise<{ readonly version: string }> {

@@ -21,6 +21,8 @@ export interface Installation {
   readonly runDir: string;
   readonly nodeConfig: string;
   readonly adaptorConfig: string;
+  /** Names of the bridges that VMs of the adaptor and of the node daemon hang on. */
+  readonly bridges: { readonly adaptor: string; readonly node: string };
   /** For containerd, the launcher, the daemons and the command. */
   readonly env: NodeJS.ProcessEnv;
 }
@@ -35,12 +37,10 @@ export function install(options: InstallationOptions): Installation {
   const adaptorConfig = join(folder, "adaptor.toml");
   // Several installations may be at work on one machine.
   const random = randomBytes(5).toString("hex");
-  const place = (letter: string, net: number) => ({
-    bridge: `kr${letter}${random}`,
-    subnet: `10.${net}.${Number.parseInt(random.slice(-2), 16)}.0/24`,
-  });
-  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, place));
-  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, place));
+  const bridges = { adaptor: `krl${random}`, node: `krq${random}` };
+  const subnet = (net: number): string => `10.${net}.${Number.parseInt(random.slice(-2), 16)}.0/24`;
+  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, { bridge: bridges.node, subnet: subnet(212) }));
+  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, { bridge: bridges.adaptor, subnet: subnet(211) }));
   const env = {
     ...process.env,
     PATH: `${join(ROOT, "dist", "bin")}${delimiter}${process.env.PATH ?? ""}`,
@@ -48,10 +48,13 @@ export function install(options: InstallationOptions): Installation {
     KATA_REMOTE_NODE_CONFIG: nodeConfig,
     KATA_REMOTE_ADAPTOR_CONFIG: adaptorConfig,
   };
-  return { folder, runDir, nodeConfig, adaptorConfig, env };
+  return { folder, runDir, nodeConfig, adaptorConfig, bridges, env };
 }
 
-type Place = (letter: string, net: number) => { readonly bridge: string; readonly subnet: string };
+interface Place {
+  readonly bridge: string;
+  readonly subnet: string;
+}
 
 function nodeToml(options: InstallationOptions, runDir: string, stateDir: string, place: Place): string {
   return stringify({
@@ -59,7 +62,7 @@ function nodeToml(options: InstallationOptions, runDir: string, stateDir: string
     stateDir: join(stateDir, "node"),
     shim: { hypervisor: options.hypervisor, ...options.shim },
     podNetwork: { bypassConntrack: false }, // the machine's own tables are not the tests' to change
-    qemu: { imageDir: VM_IMAGE, ...place("q", 212) },
+    qemu: { imageDir: VM_IMAGE, ...place },
   });
 }
 
@@ -69,7 +72,7 @@ function adaptorToml(runDir: string, stateDir: string, place: Place): string {
     grpc: { socketPath: join(runDir, "adaptor.sock") },
     rest: { socketPath: join(runDir, "rest.sock") },
     providers: {
-      local: { stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE, ...place("l", 211) },
+      local: { stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE, ...place },
     },
   });
 }

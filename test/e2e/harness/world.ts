@@ -175,6 +175,8 @@ export class World {
       const target = line.split(" ")[1];
       if (target?.startsWith(this.folder)) await run("umount", ["-l", target]);
     }
+    // Gone with the last VM, unless whoever made it was killed.
+    for (const bridge of Object.values(this.installation.bridges)) await run("ip", ["link", "delete", bridge]);
     if (problems.length > 0 && process.env.KATA_REMOTE_TEST_KEEP !== undefined) {
       console.error(`kept for a look: ${this.folder}`);
     } else rmSync(this.folder, { recursive: true, force: true });
