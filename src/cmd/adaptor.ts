@@ -8,6 +8,8 @@ import { readIfThere } from "../base/files.ts";
 import { createLogger, type Logger } from "../base/log.ts";
 import type { Provider } from "../provider/index.ts";
 
+/** After the adaptor has closed, whatever still keeps the process alive is cut off, ms. */
+const EXIT_MS = 3_000;
 const DEFAULT_CONFIG_PATH = "/etc/kata-remote/adaptor.toml";
 
 export interface AdaptorOptions {
@@ -76,4 +78,6 @@ export async function runAdaptor(options: AdaptorOptions, call: Call): Promise<v
   }
   await adaptor.close();
   log.info("adaptor ended; its VMs live on");
+  // A library that still waits for a Redis which is away must not keep the process.
+  setTimeout(() => process.exit(), EXIT_MS).unref();
 }
