@@ -98,7 +98,8 @@ describe("when something dies", () => {
 
   it("node daemon and adaptor together while a VM starts: no VM is left a minute after", async () => {
     const starting = world.containerd.startCtr(["run", "--rm", "--runtime", RUNTIME, BUSYBOX, "half", "sleep", "1000"]);
-    await until("the VM to be there", 60_000, () => world.vms().length === 1);
+    // Both in one look: a VM of the pod before may still be on its way out while the next daemon starts.
+    await until("VM and daemon to be there", 60_000, () => world.vms().length === 1 && world.daemonPid() !== undefined);
     const daemon = world.daemonPid();
     assert.ok(daemon !== undefined);
     signal(daemon, "SIGKILL");
