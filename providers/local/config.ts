@@ -23,7 +23,7 @@ export const LocalConfig = Type.Object(
       description: "Of a VM that asks for none. Two make the boot faster under emulation",
     }),
     network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
-      default: "auto",
+      default: "user",
       description:
         "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
     }),

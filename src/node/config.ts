@@ -61,7 +61,7 @@ export const QemuConfig = Type.Object(
     }),
     acceleration: Type.Union([Type.Literal("auto"), Type.Literal("kvm"), Type.Literal("tcg")], { default: "auto" }),
     network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
-      default: "auto",
+      default: "user",
       description:
         "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
     }),

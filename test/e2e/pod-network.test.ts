@@ -16,7 +16,7 @@ describe("a pod's network, as the CNI made it", () => {
   let page: string;
   const content = "from inside of the VM\n".repeat(50_000);
   before(async () => {
-    world = await World.start();
+    world = await World.start({ network: "tap" });
     cri = new Cri(world.containerd.address, join(world.folder, "logs"));
     page = join(world.folder, "page");
     mkdirSync(page);

@@ -13,6 +13,8 @@ export interface InstallationOptions {
   readonly hypervisor: "remote" | "qemu";
   /** Settings of the shim part that differ from the defaults. */
   readonly shim?: Partial<ShimConfig>;
+  /** How VMs are connected; the pod network needs "tap". */
+  readonly network?: "tap" | "user";
 }
 
 /** Files and environment of one kata-remote that shares nothing with another on the same machine. */
@@ -28,7 +30,7 @@ export interface Installation {
 }
 
 export function install(options: InstallationOptions): Installation {
-  const { folder } = options;
+  const { folder, network = "user" } = options;
   const runDir = join(folder, "run");
   const stateDir = join(folder, "state");
   mkdirSync(runDir, { recursive: true, mode: 0o700 });
@@ -39,8 +41,8 @@ export function install(options: InstallationOptions): Installation {
   const random = randomBytes(5).toString("hex");
   const bridges = { adaptor: `krl${random}`, node: `krq${random}` };
   const subnet = (net: number): string => `10.${net}.${Number.parseInt(random.slice(-2), 16)}.0/24`;
-  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, { bridge: bridges.node, subnet: subnet(212) }));
-  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, { bridge: bridges.adaptor, subnet: subnet(211) }));
+  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, { network, bridge: bridges.node, subnet: subnet(212) }));
+  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, { network, bridge: bridges.adaptor, subnet: subnet(211) }));
   const env = {
     ...process.env,
     PATH: `${join(ROOT, "dist", "bin")}${delimiter}${process.env.PATH ?? ""}`,
@@ -52,6 +54,7 @@ export function install(options: InstallationOptions): Installation {
 }
 
 interface Place {
+  readonly network: string;
   readonly bridge: string;
   readonly subnet: string;
 }
