@@ -41,8 +41,14 @@ export function install(options: InstallationOptions): Installation {
   const random = randomBytes(5).toString("hex");
   const bridges = { adaptor: `krl${random}`, node: `krq${random}` };
   const subnet = (net: number): string => `10.${net}.${Number.parseInt(random.slice(-2), 16)}.0/24`;
-  writeFileSync(nodeConfig, nodeToml(options, runDir, stateDir, { network, bridge: bridges.node, subnet: subnet(212) }));
-  writeFileSync(adaptorConfig, adaptorToml(runDir, stateDir, { network, bridge: bridges.adaptor, subnet: subnet(211) }));
+  writeFileSync(
+    nodeConfig,
+    nodeToml(options, runDir, stateDir, { network, bridge: bridges.node, subnet: subnet(212) }),
+  );
+  writeFileSync(
+    adaptorConfig,
+    adaptorToml(runDir, stateDir, { network, bridge: bridges.adaptor, subnet: subnet(211) }),
+  );
   const env = {
     ...process.env,
     PATH: `${join(ROOT, "dist", "bin")}${delimiter}${process.env.PATH ?? ""}`,
