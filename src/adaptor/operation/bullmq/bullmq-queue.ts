@@ -5,6 +5,7 @@ import { newOperationId, type OperationId } from "../../../base/ids.ts";
 import { race, sleep } from "../../../base/retry.ts";
 import type { NewOperation, OperationRecord } from "../../store/index.ts";
 import type { RedisClient, RedisTarget } from "../../store/redis/index.ts";
+import { cancelOperation } from "../cancel-operation.ts";
 import type { HandlerLimits, OperationHandler, OperationKind, OperationQueue, Submission } from "../operation-queue.ts";
 import { type Kind, OperationRuns, type OperationRunsDeps } from "../operation-runs.ts";
 import { waitUntilOver } from "../wait-until-over.ts";
@@ -87,14 +88,8 @@ export class BullmqQueue implements OperationQueue {
     return waitUntilOver(this.#deps.store, id, call);
   }
 
-  async cancel(id: OperationId, reason: string): Promise<boolean> {
-    const { store, onOver } = this.#deps;
-    if (await store.cancelQueued(id, reason)) {
-      const operation = await store.get(id);
-      if (operation !== undefined) onOver?.(operation);
-      return true;
-    }
-    return store.requestCancel(id, reason);
+  cancel(id: OperationId, reason: string): Promise<boolean> {
+    return cancelOperation(this.#deps, id, reason);
   }
 
   /** Interrupts what runs here; another adaptor or the next start takes it up. */
