@@ -1,4 +1,5 @@
 import { type Static, Type } from "typebox";
+import { networkSettings } from "../../src/vmm/settings/index.ts";
 
 /** Configuration of provider local, `[providers.local]`. */
 export const LocalConfig = Type.Object(
@@ -22,26 +23,7 @@ export const LocalConfig = Type.Object(
       default: 2,
       description: "Of a VM that asks for none. Two make the boot faster under emulation",
     }),
-    network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
-      default: "user",
-      description:
-        "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
-    }),
-    bridge: Type.String({
-      pattern: "^[A-Za-z0-9_.-]{1,15}$",
-      default: "kr-local0",
-      description: "Made with the first VM, removed with the last one; no other stateDir may use it",
-    }),
-    subnet: Type.String({
-      minLength: 9,
-      default: "10.213.64.0/20",
-      description: "IPv4 network of the bridge; the host has its first address",
-    }),
-    outbound: Type.Boolean({
-      default: false,
-      description:
-        "Lets VMs open connections. user: through this host, whose loopback services they then reach too, at 10.0.2.2. tap: the host becomes their router; forwarding and NAT are yours",
-    }),
+    ...networkSettings({ bridge: "kr-local0", subnet: "10.213.64.0/20" }),
     qemu: Type.String({ minLength: 1, default: "qemu-system-x86_64", description: "Program, by name or path" }),
     cacheDir: Type.String({
       minLength: 1,

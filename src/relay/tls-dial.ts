@@ -14,6 +14,8 @@ export interface DialTarget {
   /** Name in the certificate that our CA gives this peer. */
   readonly serverName: string;
   readonly alpn?: string;
+  /** Default: TLS 1.3 only. */
+  readonly profile?: { readonly minVersion: "TLSv1.2" | "TLSv1.3"; readonly ciphers?: string | undefined };
   /** Ticket of an earlier connection to a peer that was verified. */
   readonly session?: Buffer | undefined;
 }
@@ -32,12 +34,21 @@ export interface DialedPeer {
   readonly resumed: boolean;
 }
 
-/** How long one attempt may take, ms, while nothing was heard, and once the peer began to answer. */
+/** How long one attempt may take, ms, while nothing was heard, and once the peer began to answer; at least. */
 const SILENT_MS = 2000;
 const HANDSHAKE_MS = 5000;
 /** Time from the start of one attempt to the next, ms: grows to the maximum while the guest boots. */
 const FIRST_PAUSE_MS = 100;
 const MAX_PAUSE_MS = 300;
+/**
+ * Attempts become rarer and more patient with the time that was dialled in vain, in these shares of it. A guest on a busy
+ * host may take longer for a handshake than a fixed patience, and then works for ever on connections that were given up.
+ * Seen 77 s after a VM's start: it answered ARP, and logged one handshake after the other that had been hung up on.
+ */
+const PATIENCE_SHARE = 1 / 4;
+const PAUSE_SHARE = 1 / 20;
+/** The same while the guest's kernel refuses: it has booted, its listener is about to come. Refusing costs it little. */
+const REFUSED_PAUSE_MS = 50;
 
 /** TLS client to guests. One OpenSSL context per identity, shared by every connection: contexts are what costs memory. */
 export class Dialer {
@@ -52,17 +63,22 @@ export class Dialer {
     const winner = deferred<DialedPeer>();
     const attempts = new Set<Attempt>();
     let last: Error | undefined;
+    let refused = false;
+    const begun = performance.now();
     try {
       for (let n = 0; ; n++) {
         const address = target.addresses[n % target.addresses.length];
         if (address === undefined) throw new Fault("invalid_argument", "the pod VM has no address to dial");
-        const attempt = new Attempt(target, address, this.#context(target.identity));
+        const vain = performance.now() - begun;
+        const attempt = new Attempt(target, address, this.#context(target), vain * PATIENCE_SHARE);
         attempts.add(attempt);
         attempt.done.then(winner.resolve, (e: Error) => {
           last = e;
+          refused = (e as NodeJS.ErrnoException).code === "ECONNREFUSED";
           attempts.delete(attempt);
         });
-        await pause(winner.promise, Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS + 5 * n), call);
+        const most = refused ? REFUSED_PAUSE_MS : Math.max(MAX_PAUSE_MS, vain * PAUSE_SHARE);
+        await pause(winner.promise, Math.min(most, FIRST_PAUSE_MS + 5 * n + vain * PAUSE_SHARE), call);
         for (let heard = first(attempts); heard !== undefined && !winner.settled; heard = first(attempts)) {
           await race(
             heard.done.catch(() => undefined),
@@ -82,12 +98,13 @@ export class Dialer {
     }
   }
 
-  #context(identity: GuestSpec["identity"]): SecureContext {
-    const name = `${identity.certificatePem}\n${identity.caPem}`;
+  #context({ identity, profile }: DialTarget): SecureContext {
+    const { minVersion = "TLSv1.3", ciphers } = profile ?? {};
+    const name = `${identity.certificatePem}\n${identity.caPem}\n${minVersion} ${ciphers}`;
     let context = this.#contexts.get(name);
     if (context === undefined) {
       const { caPem: ca, certificatePem: cert, keyPem: key } = identity;
-      context = createSecureContext({ ca, cert, key, minVersion: "TLSv1.3" });
+      context = createSecureContext({ ca, cert, key, minVersion, ...(ciphers === undefined ? {} : { ciphers }) });
       this.#contexts.set(name, context);
       // Identities change when they are renewed; two at a time are in use at most.
       for (const old of this.#contexts.keys()) if (this.#contexts.size > 8) this.#contexts.delete(old);
@@ -101,7 +118,9 @@ class Attempt {
   readonly done: Promise<DialedPeer>;
   readonly #raw: Socket;
 
-  constructor(target: DialTarget, address: string, secureContext: SecureContext) {
+  constructor(target: DialTarget, address: string, secureContext: SecureContext, patienceMs: number) {
+    const silentMs = Math.max(SILENT_MS, patienceMs);
+    const handshakeMs = Math.max(HANDSHAKE_MS, 2 * patienceMs);
     const raw = connectTcp({ host: address, port: target.port, noDelay: true });
     const socket = connectTls({
       socket: raw,
@@ -121,11 +140,11 @@ class Attempt {
         reject(e);
       };
       const late = (): void =>
-        fail(new Error(`${address}: no TLS handshake in ${this.heard ? HANDSHAKE_MS : SILENT_MS} ms`));
+        fail(new Error(`${address}: no TLS handshake in ${Math.round(this.heard ? handshakeMs : silentMs)} ms`));
       let timer = setTimeout(() => {
         if (!this.heard) return late();
-        timer = setTimeout(late, HANDSHAKE_MS - SILENT_MS);
-      }, SILENT_MS);
+        timer = setTimeout(late, handshakeMs - silentMs);
+      }, silentMs);
       raw.on("error", fail);
       socket.on("error", fail);
       const closed = (): void =>

@@ -6,15 +6,10 @@ import { Fault } from "../base/fault.ts";
 import type { Logger } from "../base/log.ts";
 import { Mutex } from "../base/mutex.ts";
 import { HostBridge } from "./host-bridge.ts";
+import type { NetworkSettings } from "./settings/index.ts";
 import type { TapNetwork } from "./vmm.ts";
 
-export interface VmNetworkOptions {
-  /** auto: tap where it works, else user. */
-  readonly network: "auto" | "tap" | "user";
-  readonly bridge: string;
-  readonly subnet: string;
-  /** Gives VMs the host as their router. */
-  readonly outbound: boolean;
+export interface VmNetworkOptions extends Readonly<NetworkSettings> {
   /** See BridgeOptions. */
   readonly owner: string;
   readonly log: Logger;

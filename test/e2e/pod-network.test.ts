@@ -10,10 +10,7 @@ import { signal, until } from "./harness/processes.ts";
 import { must } from "./harness/run-command.ts";
 import { World } from "./harness/world.ts";
 
-/** VMs on a bridge were once seen unreachable for two minutes, cause unknown: until it is, this does not gate a release. */
-const skip = process.env.KATA_REMOTE_TEST_TAP === undefined && "KATA_REMOTE_TEST_TAP=1 runs it (VMs on a tap network)";
-
-describe("a pod's network, as the CNI made it", { skip }, () => {
+describe("a pod's network, as the CNI made it", () => {
   let world: World;
   let cri: Cri;
   let page: string;

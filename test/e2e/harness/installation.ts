@@ -13,8 +13,8 @@ export interface InstallationOptions {
   readonly hypervisor: "remote" | "qemu";
   /** Settings of the shim part that differ from the defaults. */
   readonly shim?: Partial<ShimConfig>;
-  /** How VMs are connected; the pod network needs "tap". */
-  readonly network?: "tap" | "user";
+  /** How VMs are connected; the pod network needs "tap", which "auto" (the default) takes where it works. */
+  readonly network?: "auto" | "tap" | "user";
 }
 
 /** Files and environment of one kata-remote that shares nothing with another on the same machine. */
@@ -30,7 +30,7 @@ export interface Installation {
 }
 
 export function install(options: InstallationOptions): Installation {
-  const { folder, network = "user" } = options;
+  const { folder, network = "auto" } = options;
   const runDir = join(folder, "run");
   const stateDir = join(folder, "state");
   mkdirSync(runDir, { recursive: true, mode: 0o700 });

@@ -1,0 +1,1 @@
+export { type NetworkSettings, networkSettings } from "./network-settings.ts";
