@@ -14,18 +14,18 @@ export async function imageBuild(
   call: Call,
 ): Promise<void> {
   const library = libraryDir();
-  const guestBundlePath = join(library, "guest.mjs");
-  if (!existsSync(guestBundlePath)) {
+  const guestBundleDir = join(library, "guest");
+  if (!existsSync(guestBundleDir)) {
     throw new Fault(
       "failed_precondition",
-      `${guestBundlePath} is missing: run "npm run build", then this command from dist/bin`,
+      `${guestBundleDir} is missing: run "npm run build", then this command from dist/bin`,
     );
   }
   const image = await buildImage(
     {
       outDir: options.out,
       cacheDir: options.cache,
-      guestBundlePath,
+      guestBundleDir,
       onProgress: (step) => process.stderr.write(`kata-remote image: ${step}\n`),
     },
     call,
@@ -37,5 +37,5 @@ export async function imageBuild(
 /** lib/kata-remote of the installation: where this bundle stands, or the chunks directory below it. */
 function libraryDir(): string {
   const here = dirname(fileURLToPath(import.meta.url));
-  return existsSync(join(here, "guest.mjs")) ? here : dirname(here);
+  return existsSync(join(here, "guest")) ? here : dirname(here);
 }

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { readIfThere, writeFileAtomic } from "../base/files.ts";
@@ -18,8 +18,8 @@ export interface ImageOptions {
   readonly outDir: string;
   /** Packages and unpacked trees, kept for the next build. */
   readonly cacheDir: string;
-  /** esbuild's output of src/cmd/guest.ts. */
-  readonly guestBundlePath: string;
+  /** esbuild's output of src/cmd/guest.ts: guest.mjs and the chunks that it loads when it needs them. */
+  readonly guestBundleDir: string;
   /** Node's name; default: this machine's. */
   readonly arch?: string;
   /** Node binary for the guest; default: the pinned npm package, else the one that runs this. */
@@ -67,7 +67,7 @@ export async function buildImage(options: ImageOptions, call: Call): Promise<Bui
   const packages = await resolvePackages(arch, cacheDir, call);
   const nodeSha256 = await sha256File(nodePath);
   const treeHash = hashOf([packages, nodeSha256, await sha256File(koffiPath), NETWORK_SCRIPT, LEASE_SCRIPT, recipe()]);
-  const bundleSha256 = await sha256File(options.guestBundlePath);
+  const bundleSha256 = await sha256Directory(options.guestBundleDir);
   const inputHash = hashOf([
     treeHash,
     bundleSha256,
@@ -101,7 +101,7 @@ export async function buildImage(options: ImageOptions, call: Call): Promise<Bui
     const version = await kernelVersion(tree);
     await copyFile(join(tree, "boot", `vmlinuz-${version}`), join(work, FILES.kernel));
     await writeFile(join(work, FILES.initrd), await makeInitrd(tree, version));
-    await makeDisk({ tree, guestBundlePath: options.guestBundlePath, target: join(work, FILES.disk) }, call);
+    await makeDisk({ tree, guestBundleDir: options.guestBundleDir, target: join(work, FILES.disk) }, call);
     for (const name of Object.values(FILES)) await rename(join(work, name), join(outDir, name));
   } finally {
     await rm(work, { recursive: true, force: true });
@@ -190,6 +190,13 @@ async function sha256File(path: string): Promise<string> {
   const hash = createHash("sha256");
   for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
   return hash.digest("hex");
+}
+
+/** Of names and content of all files below. */
+async function sha256Directory(path: string): Promise<string> {
+  const entries = await readdir(path, { recursive: true, withFileTypes: true });
+  const files = entries.filter((e) => e.isFile()).map((e) => join(e.parentPath, e.name));
+  return hashOf(await Promise.all(files.sort().map(async (f) => [relative(path, f), await sha256File(f)])));
 }
 
 function hashOf(value: unknown): string {

@@ -5,7 +5,7 @@ import { exec } from "../base/exec.ts";
 
 export interface DiskInput {
   readonly tree: string;
-  readonly guestBundlePath: string;
+  readonly guestBundleDir: string;
   readonly target: string;
 }
 
@@ -27,7 +27,7 @@ export async function makeDisk(input: DiskInput, call: Call): Promise<void> {
   try {
     const root = join(staging, "root");
     await exec("cp", ["-a", "--link", input.tree, root], call); // hard links: the cached tree is not copied
-    await cp(input.guestBundlePath, join(root, "opt/kata-remote/guest.mjs"));
+    await cp(input.guestBundleDir, join(root, "opt/kata-remote"), { recursive: true });
     const args = [
       ...["-q", "-F", "-t", "ext4", "-L", "kata-remote", "-U", UUID, "-m", "0", "-O", "^has_journal"],
       ...["-E", `lazy_itable_init=1,nodiscard,root_owner=0:0,hash_seed=${HASH_SEED}`],

@@ -223,6 +223,16 @@ describe("the guest", () => {
     assert.ok(lost < 1n << 20n, `${lost} bytes of the disk are gone`);
   });
 
+  it("takes less than 60 MB once it has been quiet for a moment", async () => {
+    const megabytes = async (): Promise<number> => Number((await vm.guest.info({})).guestProcessRssBytes) / 1e6;
+    const sizes = [await megabytes()];
+    while ((sizes.at(-1) ?? 0) >= 60 && sizes.length < 40) {
+      await delay(500);
+      sizes.push(await megabytes());
+    }
+    assert.ok((sizes.at(-1) ?? 0) < 60, `agent and forwarder take ${sizes.map(Math.round).join(", ")} MB`);
+  });
+
   it("switches off when the sandbox is destroyed", async () => {
     vm.fixture.relay.guestLost(vm.fixture.sandboxId).catch(() => undefined);
     await Promise.race([vm.agent.destroySandbox({}).catch(() => undefined), vm.off()]);

@@ -2,6 +2,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { checkContainerId } from "../../base/ids.ts";
 import type { CreateContainerRequest } from "../../gen/agent/agent.ts";
+import { tidyWhenQuiet } from "../system/garbage.ts";
 import { Container, type ContainerDeps } from "./container.ts";
 
 /** The containers of this VM by id. */
@@ -25,6 +26,7 @@ export class Containers {
       );
     }
     const container = new Container(request, this.#deps);
+    tidyWhenQuiet(); // later, then: a pod that starts has better things to do
     this.#byId.set(id, container); // now, so that a second request for the id meets it
     try {
       await container.create(request);
@@ -45,6 +47,7 @@ export class Containers {
     const container = this.get(containerId);
     await container.remove(call);
     this.#byId.delete(containerId);
+    tidyWhenQuiet();
   }
 
   async removeAll(call: Call): Promise<void> {

@@ -2,11 +2,12 @@ import { mkdirSync, openSync, writeFileSync } from "node:fs";
 import { Fault } from "../../base/fault.ts";
 import { CONSOLE_KEY_PREFIX, CONSOLE_LISTENING, GUEST_PORT } from "../../guestwire/index.ts";
 import { parseUserData } from "../../userdata/index.ts";
-import { AGENT_PATHS, createAgent, POD_NETWORK_NAMESPACE, spaceText, treePath } from "../agent/index.ts";
+import { AGENT_PATHS, type Agent, createAgent, POD_NETWORK_NAMESPACE, spaceText, treePath } from "../agent/index.ts";
 import { Forwarder, GuestIdentity, TreeStore } from "../forwarder/index.ts";
-import { GuestNetwork, runIp } from "../net/index.ts";
+import type { GuestNetwork } from "../net/index.ts";
 import { Children } from "../system/children.ts";
 import { growFilesystem } from "../system/filesystem.ts";
+import { tidyWhenQuiet } from "../system/garbage.ts";
 import { createGuestLog, type GuestLog } from "../system/guest-log.ts";
 import { powerOff, raiseFileLimit, setClock, uptimeMs } from "../system/machine.ts";
 import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
@@ -14,6 +15,7 @@ import { protectFromOom } from "../system/oom-score.ts";
 import { mountBase } from "./base-mounts.ts";
 import { prepareKernel } from "./kernel-settings.ts";
 import { readSeed } from "./seed.ts";
+import { isStockSeed } from "./stock-mark.ts";
 
 /** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
 const FAREWELL_MS = 200;
@@ -62,40 +64,72 @@ async function boot(log: GuestLog): Promise<void> {
   const children = new Children();
   children.start();
 
-  const { caPem } = await parseUserData(await readSeed());
-  const identity = new GuestIdentity(caPem);
-  say(`${CONSOLE_KEY_PREFIX}${identity.fingerprint}`);
-
   const end = (): void => {
     log.info("pod has ended");
     setTimeout(powerOff, FAREWELL_MS);
   };
+  const agent = createAgent({ paths: AGENT_PATHS, children, end }).service;
+  const userData = await readSeed();
+  if (isStockSeed(userData)) {
+    await bootStock(userData, agent, children, log);
+    return;
+  }
+  const { caPem } = await parseUserData(userData);
+  const identity = new GuestIdentity(caPem);
+  say(`${CONSOLE_KEY_PREFIX}${identity.fingerprint}`);
+
   const treeDirectory = (treeId: string): string => treePath(AGENT_PATHS, treeId);
   const trees = new TreeStore({ children, directory: treeDirectory, diskText: () => spaceText(AGENT_PATHS.disk) });
-  const podNetns = POD_NETWORK_NAMESPACE;
-  const network = new GuestNetwork({ podNetns, run: runIp({ children, podNetns, dir: "/run/kata-remote" }) });
+  let network: Promise<GuestNetwork> | undefined;
   let listeningMs = 0;
   const forwarder = new Forwarder({
     identity,
-    agent: createAgent({ paths: AGENT_PATHS, children, end }).service,
+    agent,
     trees,
     treeDirectory,
     machine: {
       setClock,
       setHostname,
       listeningMs: () => listeningMs,
-      setPodNetwork: (planJson) => network.apply(planJson),
+      setPodNetwork: async (planJson) => {
+        network ??= openNetwork(children);
+        await (await network).apply(planJson);
+      },
     },
     diskPath: AGENT_PATHS.disk,
     log,
   });
   prepareKernel();
-  createNamespace("net", podNetns, loopbackUp);
+  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
   await forwarder.listen(GUEST_PORT);
   listeningMs = uptimeMs();
   say(CONSOLE_LISTENING);
   log.info("listening", { port: GUEST_PORT, uptimeMs: listeningMs, nodeMs: Math.round(performance.now()) });
   growFilesystem(AGENT_PATHS.disk, log);
+  tidyWhenQuiet();
+}
+
+/** Under the stock adaptor: it asks nothing of the guest before it dials, so all is ready by then. */
+async function bootStock(userData: string, agent: Agent["service"], children: Children, log: GuestLog): Promise<void> {
+  const { stockGuest } = await import("./stock-guest.ts");
+  prepareKernel();
+  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
+  const forwarder = await stockGuest({
+    userData,
+    agent,
+    setPodNetwork: async (planJson) => (await openNetwork(children)).apply(planJson),
+    log,
+  });
+  await forwarder.listen(GUEST_PORT);
+  say(CONSOLE_LISTENING);
+  growFilesystem(AGENT_PATHS.disk, log);
+}
+
+/** Its code is half of the bundle, with the library that checks plans: a boot does not wait for it. */
+async function openNetwork(children: Children): Promise<GuestNetwork> {
+  const { GuestNetwork, runIp } = await import("../net/index.ts");
+  const podNetns = POD_NETWORK_NAMESPACE;
+  return new GuestNetwork({ podNetns, run: runIp({ children, podNetns, dir: "/run/kata-remote" }) });
 }
 
 /** A bare line for whoever reads the console (the adaptor compares the key's fingerprint). */

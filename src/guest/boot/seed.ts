@@ -52,7 +52,10 @@ export function readVolume(path: string): string | undefined {
   }
 }
 
-/** Just enough of ISO 9660 with Joliet names (ECMA-119; Joliet specification). */
+/**
+ * Just enough of ISO 9660, with Joliet names where there are any (ECMA-119; Joliet specification). The stock adaptor's
+ * volumes have none: their plain names are in lower case.
+ */
 class IsoVolume {
   readonly #fd: number;
 
@@ -63,16 +66,21 @@ class IsoVolume {
   /** A file of the root directory. */
   file(name: string): Buffer | undefined {
     let label: string | undefined;
-    let root: Buffer | undefined;
+    let plain: Buffer | undefined;
+    let joliet: Buffer | undefined;
     for (let sector = FIRST_DESCRIPTOR; sector < FIRST_DESCRIPTOR + 16; sector += 1) {
       const descriptor = this.#read(sector, SECTOR);
       if (descriptor.toString("latin1", 1, 6) !== "CD001") return undefined;
       const type = descriptor[0];
       if (type === TERMINATOR) break;
-      if (type === PRIMARY) label = descriptor.toString("latin1", 40, 72).trimEnd();
+      if (type === PRIMARY) {
+        label = descriptor.toString("latin1", 40, 72).replace(/[ \0]+$/, "");
+        plain = descriptor.subarray(156, 190);
+      }
       if (type === JOLIET && /^%\/[@CE]/.test(descriptor.toString("latin1", 88, 91)))
-        root = descriptor.subarray(156, 190);
+        joliet = descriptor.subarray(156, 190);
     }
+    const root = joliet ?? plain;
     if (label?.toLowerCase() !== "cidata" || root === undefined) return undefined;
     const directory = this.#extent(root);
     for (let at = 0; at < directory.length; ) {
@@ -82,7 +90,7 @@ class IsoVolume {
         continue;
       }
       const record = directory.subarray(at, at + length);
-      if (entryName(record) === name) return this.#extent(record);
+      if (entryName(record, joliet !== undefined) === name) return this.#extent(record);
       at += length;
     }
     return undefined;
@@ -103,12 +111,11 @@ class IsoVolume {
   }
 }
 
-/** Joliet: UTF-16 big endian, perhaps with a version behind it. */
-function entryName(record: Buffer): string {
+/** Perhaps with a version behind it. Joliet: UTF-16 big endian. */
+function entryName(record: Buffer, joliet: boolean): string {
   const bytes = record[32] ?? 0;
   if (bytes < 2) return ""; // the directory itself and its parent
-  const name = Buffer.from(record.subarray(33, 33 + bytes))
-    .swap16()
-    .toString("utf16le");
+  const raw = Buffer.from(record.subarray(33, 33 + bytes));
+  const name = joliet ? raw.swap16().toString("utf16le") : raw.toString("latin1").toLowerCase();
   return name.replace(/;1$/, "");
 }

@@ -1,5 +1,4 @@
-import type { Socket } from "node:net";
-import { createServer, type Server, type TLSSocket } from "node:tls";
+import type { SecureContextOptions, TLSSocket } from "node:tls";
 import { Fault } from "../../base/fault.ts";
 import { AgentServiceDefinition } from "../../gen/agent/agent.ts";
 import { HealthDefinition } from "../../gen/agent/health.ts";
@@ -12,6 +11,7 @@ import { guestService, healthService, type MachinePort } from "./guest-service.t
 import { GuestState } from "./guest-state.ts";
 import type { GuestIdentity } from "./identity.ts";
 import { RepeatedRequests } from "./repeated-requests.ts";
+import { TlsListener } from "./tls-listener.ts";
 import { TreeReader } from "./tree-reader.ts";
 import type { TreeStore } from "./tree-store.ts";
 
@@ -27,9 +27,6 @@ export interface ForwarderDeps {
   readonly log: GuestLog;
 }
 
-/** How long a peer may take for the TLS handshake, ms. */
-const HANDSHAKE_MS = 20_000;
-
 /**
  * The TLS listener of the guest. Only nodes with a certificate of the cluster CA get in; after Configure only the one
  * that configured. A connection speaks ttrpc, or with its own ALPN carries one root filesystem tree.
@@ -37,57 +34,37 @@ const HANDSHAKE_MS = 20_000;
 export class Forwarder implements AsyncDisposable {
   readonly #deps: ForwarderDeps;
   readonly #state = new GuestState();
-  readonly #server: Server;
+  readonly #listener: TlsListener;
   readonly #perNode = new Map<string, TtrpcServer>();
   /** Peers that were let in, by their node. */
   readonly #sockets = new Map<TLSSocket, string>();
-  /** Connections below, handshake done or not. */
-  readonly #raw = new Set<Socket>();
   readonly #repeated = new RepeatedRequests();
 
   constructor(deps: ForwarderDeps) {
     this.#deps = deps;
-    this.#server = createServer({
-      ...deps.identity.tls,
-      requestCert: true,
-      rejectUnauthorized: true,
-      minVersion: "TLSv1.2",
-      ALPNProtocols: [TREE_ALPN],
-      handshakeTimeout: HANDSHAKE_MS,
-      noDelay: true,
-      keepAlive: true,
-    });
-    this.#server.on("connection", (raw: Socket) => {
-      this.#raw.add(raw);
-      raw.once("close", () => this.#raw.delete(raw));
-    });
-    this.#server.on("secureConnection", (socket) => this.#accept(socket));
-    this.#server.on("tlsClientError", (error, socket) => {
-      deps.log.warn("tls handshake failed", { from: socket.remoteAddress, err: error.message });
-      socket.destroy();
+    this.#listener = new TlsListener({
+      tls: this.#tls,
+      alpn: [TREE_ALPN],
+      accept: (socket) => this.#accept(socket),
+      log: deps.log,
     });
   }
 
   /** @returns the port */
   listen(port: number, host?: string): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen({ port, ...(host === undefined ? {} : { host }), backlog: 511 }, () => {
-        this.#server.off("error", reject);
-        const address = this.#server.address();
-        resolve(typeof address === "object" && address !== null ? address.port : port);
-      });
-    });
+    return this.#listener.listen(port, host);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#raw) socket.destroy();
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#listener[Symbol.asyncDispose]();
+  }
+
+  get #tls(): SecureContextOptions {
+    return { ...this.#deps.identity.tls, minVersion: "TLSv1.2" };
   }
 
   #accept(socket: TLSSocket): void {
     const from = socket.remoteAddress;
-    socket.on("error", (error) => this.#deps.log.info("connection broke", { from, err: error.message }));
     const commonName = socket.getPeerX509Certificate()?.toLegacyObject().subject.CN;
     const nodeId = typeof commonName === "string" ? nodeIdOf(commonName) : undefined;
     if (nodeId === undefined || !this.#state.accepts(nodeId)) {
@@ -141,7 +118,7 @@ export class Forwarder implements AsyncDisposable {
   }
 
   #configured(nodeId: string): void {
-    this.#server.setSecureContext({ ...this.#deps.identity.tls, minVersion: "TLSv1.2" });
+    this.#listener.setTls(this.#tls);
     for (const [socket, owner] of this.#sockets) if (owner !== nodeId) socket.destroy();
     for (const other of this.#perNode.keys()) if (other !== nodeId) this.#perNode.delete(other);
     this.#deps.log.info("configured", { node: nodeId });

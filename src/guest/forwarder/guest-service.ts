@@ -78,14 +78,19 @@ export function guestService(deps: GuestServiceDeps, nodeId: string): ServiceImp
 
 /** grpc.Health: SERVING from Configure on. */
 export function healthService(state: GuestState): ServiceImplementation<typeof HealthDefinition> {
+  return servingHealth(() => state.requireConfigured());
+}
+
+/** grpc.Health of an agent that serves unless `check` throws. */
+export function servingHealth(check: () => void = () => undefined): ServiceImplementation<typeof HealthDefinition> {
   const SERVING = 1;
   return {
     check: async () => {
-      state.requireConfigured();
+      check();
       return { status: SERVING };
     },
     version: async () => {
-      state.requireConfigured();
+      check();
       return { grpcVersion: "0.0.1", agentVersion: VERSION };
     },
   };

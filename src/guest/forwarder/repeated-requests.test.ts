@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Fault } from "../../base/fault.ts";
+import type { AgentServiceDefinition } from "../../gen/agent/agent.ts";
 import type { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
 import { REQUEST_KEY, STREAM_OFFSET } from "../../guestwire/index.ts";
 import type { Metadata, ServerCall } from "../../ttrpc/index.ts";
@@ -71,6 +72,19 @@ describe("RepeatedRequests", () => {
       void stat(call(metadata));
     }
     assert.equal(started.length, 4);
+  });
+
+  it("keeps no more than a few MiB of output that was read without offsets, and the last piece always", async () => {
+    const requests = new RepeatedRequests();
+    let reads = 0;
+    const { readStdout } = requests.wrap<typeof AgentServiceDefinition>({
+      readStdout: async () => ({ data: Buffer.alloc(256 << 10, ++reads) }),
+    });
+    const read = (key: string) => readStdout!({ containerId: "c", execId: "c", len: 1 << 20 }, call(keyed(key)));
+    for (let i = 0; i < 200; i += 1) await read(`k${i}`);
+    assert.ok(requests.size <= 34, `${requests.size} replies of 256 KiB kept`);
+    assert.equal((await read("k199")).data[0], 200);
+    assert.equal(reads, 200);
   });
 
   it("forgets replies after ten minutes and when there are too many", async () => {

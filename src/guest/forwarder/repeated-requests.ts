@@ -4,6 +4,8 @@ import type { ServerCall, ServiceDefinition, ServiceImplementation } from "../..
 /** How long a reply is kept for a repetition, and how long a call goes on that nobody waits for, ms. */
 const KEPT_MS = 10 * 60_000;
 const KEPT_REPLIES = 4096;
+/** Of all replies together, bytes: a stock shim reads output without offsets, and each reply is a piece of it. */
+const KEPT_BYTES = 8 << 20;
 
 interface Request {
   readonly reply: Promise<unknown>;
@@ -11,6 +13,8 @@ interface Request {
   waiting: number;
   abandoned: NodeJS.Timeout | undefined;
   endedAtMs: number | undefined;
+  /** Of the reply's data. */
+  bytes: number;
 }
 
 type Handler = (request: never, call: ServerCall) => Promise<unknown>;
@@ -23,6 +27,7 @@ type Handler = (request: never, call: ServerCall) => Promise<unknown>;
 export class RepeatedRequests {
   /** In order of arrival; the oldest ended ones go first. */
   readonly #requests = new Map<string, Request>();
+  #bytes = 0;
   readonly #now: () => number;
 
   /** @param now monotonic clock, ms */
@@ -56,11 +61,15 @@ export class RepeatedRequests {
     const stop = new AbortController();
     // The deadline of the first caller does not end the work: the one that repeats brings its own.
     const reply = handler(message, { ...call, signal: stop.signal, timeoutMs: undefined });
-    const request: Request = { reply, stop, waiting: 0, abandoned: undefined, endedAtMs: undefined };
+    const request: Request = { reply, stop, waiting: 0, abandoned: undefined, endedAtMs: undefined, bytes: 0 };
     const ended = (): void => {
       request.endedAtMs = this.#now();
     };
-    reply.then(ended, ended);
+    reply.then((answer) => {
+      ended();
+      request.bytes = (answer as { readonly data?: Uint8Array } | undefined)?.data?.byteLength ?? 0;
+      this.#bytes += request.bytes;
+    }, ended);
     this.#requests.set(id, request);
     return request;
   }
@@ -90,8 +99,9 @@ export class RepeatedRequests {
     for (const [id, request] of this.#requests) {
       const ended = request.endedAtMs;
       if (ended === undefined) continue;
-      if (ended >= since && tooMany <= 0) break;
+      if (ended >= since && tooMany <= 0 && this.#bytes <= KEPT_BYTES) break;
       this.#requests.delete(id);
+      this.#bytes -= request.bytes;
       tooMany -= 1;
     }
   }

@@ -1,2 +1,3 @@
 export { GuestNetwork, type IpRunner } from "./guest-network.ts";
 export { runIp } from "./run-ip.ts";
+export { stockPlan } from "./stock-plan.ts";

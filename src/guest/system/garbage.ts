@@ -1,9 +1,10 @@
+import { forgetCode } from "./code-pages.ts";
 import { libc } from "./libc.ts";
 
 /** Bytes that may pass through this process between two collections. */
 const INTERVAL_BYTES = 4 << 20;
 /** Quiet time after which everything left is given back, ms. */
-const IDLE_MS = 1000;
+const IDLE_MS = 2000;
 
 type Collect = (options: { type: "minor" | "major" }) => void;
 
@@ -22,10 +23,21 @@ export function bytesPassed(bytes: number): void {
   if (passed < INTERVAL_BYTES) return;
   passed = 0;
   collect({ type: "minor" });
+  tidyWhenQuiet();
+}
+
+/**
+ * Gives back what start-up, or something that has just ended, needed, as soon as there was no more of it for a second.
+ * Does nothing without `node --expose-gc`.
+ */
+export function tidyWhenQuiet(): void {
+  const collect = (globalThis as { gc?: Collect }).gc;
+  if (collect === undefined) return;
   idle?.refresh();
   idle ??= setTimeout(() => {
     idle = undefined;
     collect({ type: "major" });
     libc("int malloc_trim(size_t pad)", 0);
+    forgetCode();
   }, IDLE_MS).unref();
 }
