@@ -1,9 +1,9 @@
-import { rm, stat } from "node:fs/promises";
+import { readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../base/files.ts";
 import type { Logger } from "../base/log.ts";
 
-/** In the run directory; holds the daemon's pid while it serves. */
+/** In the run directory while the daemon serves: "<pid> <start time>", which no other process ever shares. */
 export const READY_FILE = "node.ready";
 
 /** A start that the launcher announced this recently may be about to use the daemon, ms. */
@@ -40,7 +40,7 @@ export class Readiness {
 
   /** Call when everything is served. */
   async announce(): Promise<void> {
-    await writeFileAtomic(this.#ready, `${process.pid}\n`);
+    await this.#write();
     const { idleExitMs } = this.#deps;
     if (idleExitMs === undefined) return;
     this.#timer = setInterval(() => void this.check(), Math.min(10_000, idleExitMs / 4));
@@ -69,10 +69,14 @@ export class Readiness {
         return;
       }
       this.#idleSince = now();
-      if (this.#timer !== undefined) await writeFileAtomic(this.#ready, `${process.pid}\n`);
+      if (this.#timer !== undefined) await this.#write();
     } catch (err) {
       log.error({ err }, "cannot change node.ready: the node daemon stays");
     }
+  }
+
+  async #write(): Promise<void> {
+    await writeFileAtomic(this.#ready, `${process.pid} ${await ownStartTime()}\n`);
   }
 
   get #ready(): string {
@@ -88,4 +92,10 @@ export class Readiness {
       throw e;
     }
   }
+}
+
+/** Field 22 of /proc/self/stat, clock ticks after boot. Field 2, the command, may hold spaces and parentheses: proc(5). */
+async function ownStartTime(): Promise<string> {
+  const text = await readFile("/proc/self/stat", "utf8");
+  return text.slice(text.lastIndexOf(")") + 2).split(" ")[19] ?? "";
 }

@@ -19,7 +19,7 @@ const daemons = new Set<number>();
 
 /** Stands in for kata-remote.mjs: a daemon that only opens doors, and commands that write down how they were called. */
 const FAKE = `
-import { appendFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { createServer } from "node:net";
 const run = process.env.KATA_REMOTE_RUN_DIR;
@@ -35,7 +35,7 @@ if (command === "node") {
   rmSync(run + "/control.sock", { force: true });
   await open(args[args.indexOf("--door") + 1]);
   createServer((s) => s.on("data", async (d) => { await open(String(d)); s.end(); })).listen(run + "/control.sock", () => {
-    writeFileSync(run + "/node.ready", process.pid + "\\n");
+    writeFileSync(run + "/node.ready", process.pid + " " + readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ")[19] + "\\n");
   });
   setTimeout(() => process.exit(0), 20_000);
 } else if (command === "open-door") {
@@ -70,7 +70,7 @@ function launch(
       TTRPC_ADDRESS: `${ADDRESS}.ttrpc`,
       ...env,
     };
-    execFile("sh", [LAUNCHER, ...args], { cwd: bundle, env: full, encoding }, (error, stdout, stderr) =>
+    execFile("/bin/sh", [LAUNCHER, ...args], { cwd: bundle, env: full, encoding }, (error, stdout, stderr) =>
       resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
     );
   });
@@ -97,6 +97,10 @@ function connects(path: string): Promise<boolean> {
     const socket = connect(path, () => resolve(true));
     socket.on("error", () => resolve(false)).resume();
   });
+}
+
+async function startTime(pid: number | undefined): Promise<string | undefined> {
+  return (await readFile(`/proc/${pid}/stat`, "utf8")).split(") ")[1]?.split(" ")[19];
 }
 
 /** A daemon lives. */
@@ -194,7 +198,7 @@ describe("start with a living daemon", asRoot, () => {
     daemon = spawn("flock", ["--no-fork", join(runDir, "node.lock"), "sleep", "20"]);
     daemons.add(daemon.pid as number);
     await mkdir(join(runDir, "s"));
-    await writeFile(join(runDir, "node.ready"), `${daemon.pid}\n`);
+    await writeFile(join(runDir, "node.ready"), `${daemon.pid} ${await startTime(daemon.pid)}\n`);
     const script =
       "const [,p]=process.argv; require('net').createServer().listen(p, () => console.log('up')); setTimeout(process.exit, 20000)";
     const door = spawn(process.execPath, ["-e", script, doorOf(ADDRESS)]);
@@ -202,10 +206,20 @@ describe("start with a living daemon", asRoot, () => {
     await new Promise((resolve) => door.stdout.once("data", resolve));
   });
 
-  it("runs no Node", async () => {
-    const result = await start();
-    assert.deepEqual(result, { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+  it("runs no Node, and no other program once it knows the door", async () => {
+    const served = { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" };
+    assert.deepEqual(await start(), served);
+    const args = ["-namespace", "default", "-address", ADDRESS, "-id", "c2", "start"];
+    assert.deepEqual(await launch(args, { PATH: join(runDir, "nothing") }), served);
     assert.deepEqual(await calls(), []);
+  });
+
+  it("takes no process for the daemon that has only its pid", async () => {
+    await writeFile(join(runDir, "node.ready"), `${process.pid} 1\n`);
+    daemon.kill("SIGKILL");
+    while (await locked()) await setImmediate();
+    assert.deepEqual(await start(), { code: 0, stdout: `unix://${doorOf(ADDRESS)}`, stderr: "" });
+    assert.equal((await calls()).filter((c) => c.command === "node").length, 1);
   });
 
   it("leaves address and what only it knows in the bundle, for the owner only", async () => {
