@@ -1,18 +1,32 @@
 import type { Instance as Ec2Instance, Filter } from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
+import { realClock } from "../../src/base/clock.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
 import { ended, race } from "../../src/base/retry.ts";
-import type { Finding, Instance, InstanceSpec, Provider, ProviderDeps } from "../../src/provider/index.ts";
+import type {
+  BatchCreation,
+  CloudAccount,
+  Finding,
+  Instance,
+  InstanceSpec,
+  OwnerTags,
+  Provider,
+  ProviderDeps,
+} from "../../src/provider/index.ts";
+import { AwsBatches } from "./batches.ts";
 import { isShortage } from "./candidates.ts";
 import type { AwsConfig } from "./config.ts";
 import { ConsoleReader } from "./console-reader.ts";
 import type { Ec2Api } from "./ec2-api.ts";
 import { kindOf, kindOfCode } from "./faults.ts";
+import { InstanceEnder } from "./instance-ender.ts";
+import { InstanceLister } from "./instance-lister.ts";
 import { InstanceReader } from "./instance-reader.ts";
 import { Launcher } from "./launcher.ts";
 import { type Operation, Operations } from "./operations.ts";
 import { Recent } from "./recent.ts";
+import { REQUEST_FAMILIES } from "./request-families.ts";
 import { CLUSTER_TAG, OPERATION_TAG, OWNER, OWNER_TAG } from "./tags.ts";
 import { isGone, toInstance } from "./to-instance.ts";
 import { verifyAccount } from "./verify.ts";
@@ -20,28 +34,50 @@ import { verifyAccount } from "./verify.ts";
 /** States of an instance that somebody has to answer for. */
 const LIVING = ["pending", "running", "stopping", "stopped"];
 
+/** With 2,000 VMs a listing is ten requests; that they and all others stay below 1.2 per pod in a burst, ms. */
+const LIST_INTERVAL_MS = 45_000;
+
 /** Pod VMs as EC2 instances. All that has to be remembered is in EC2: client tokens and tags. */
 export class AwsProvider implements Provider {
   readonly name = "aws";
+  readonly account: CloudAccount;
+  readonly batches: BatchCreation;
   readonly #config: AwsConfig;
   readonly #deps: ProviderDeps;
   readonly #api: Ec2Api;
   readonly #launcher: Launcher;
   readonly #reader: InstanceReader;
+  readonly #ender: InstanceEnder;
+  readonly #lister: InstanceLister;
   readonly #consoles: ConsoleReader;
   readonly #recent: Recent;
   readonly #operations: Operations;
 
   constructor(config: AwsConfig, deps: ProviderDeps & { readonly api: Ec2Api }) {
-    const { api, log, now } = deps;
+    const { api, log, now, clock = realClock } = deps;
     this.#config = config;
     this.#deps = deps;
     this.#api = api;
     this.#launcher = new Launcher({ api, config, log, now });
-    this.#reader = new InstanceReader({ api, windowMs: config.coalesceMs });
+    this.#reader = new InstanceReader({ api, windowMs: config.coalesceMs, clock });
+    this.#ender = new InstanceEnder({ api, windowMs: config.coalesceMs, clock });
+    this.#lister = new InstanceLister({
+      ...{ windowMs: config.coalesceMs, clock },
+      list: (cluster, call) =>
+        api.describeInstances([...ours(cluster), { Name: "instance-state-name", Values: LIVING }], call),
+    });
     this.#consoles = new ConsoleReader({ api, now });
     this.#recent = new Recent({ now });
     this.#operations = new Operations({ now });
+    this.account = {
+      ...{ families: REQUEST_FAMILIES, createFamily: "RunInstances", listIntervalMs: LIST_INTERVAL_MS },
+      useGate: (gate) => api.useGate(gate),
+    };
+    this.batches = new AwsBatches({
+      ...{ api, config, launcher: this.#launcher },
+      findByOperation: (wanted, call) => this.#listOperation(wanted.tags, call),
+      onCreated: (instance) => this.#recent.noteCreated(instance),
+    });
   }
 
   async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
@@ -60,7 +96,7 @@ export class AwsProvider implements Provider {
   async deleteInstance(id: InstanceId, call: Call): Promise<"deleting" | "gone"> {
     if (!isOurs(id)) return "gone";
     try {
-      await this.#api.terminateInstance(id, call);
+      await this.#ender.end(id, call);
     } catch (e) {
       if (kindOf(e) !== "not-found") throw e;
       // EC2 may not know yet what it has just made.
@@ -84,10 +120,7 @@ export class AwsProvider implements Provider {
   }
 
   async listInstances(cluster: string, call: Call): Promise<readonly Instance[]> {
-    const found = await this.#api.describeInstances(
-      [...ours(cluster), { Name: "instance-state-name", Values: LIVING }],
-      call,
-    );
+    const found = await this.#lister.list(cluster, call);
     const listed = found.map((i) => toInstance(i, this.#config.publicIp)).filter((i) => !this.#recent.isDeleted(i.id));
     return [...listed, ...this.#recent.missingFrom(listed, cluster)];
   }
@@ -125,10 +158,18 @@ export class AwsProvider implements Provider {
     return made;
   }
 
-  async #findByOperation(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance | undefined> {
-    const { cluster, createOperation } = spec.tags;
+  async #listOperation(tags: OwnerTags, call: Call): Promise<readonly Instance[]> {
+    const found = await this.#describeOperation(tags, call);
+    return found.filter((i) => !isGone(i)).map((i) => toInstance(i, this.#config.publicIp));
+  }
+
+  #describeOperation({ cluster, createOperation }: OwnerTags, call: Call): Promise<readonly Ec2Instance[]> {
     const filters = [...ours(cluster), { Name: `tag:${OPERATION_TAG}`, Values: [createOperation] }];
-    const found = await this.#api.describeInstances(filters, call);
+    return this.#api.describeInstances(filters, call);
+  }
+
+  async #findByOperation(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance | undefined> {
+    const found = await this.#describeOperation(spec.tags, call);
     const living = found.find((i) => !isGone(i));
     if (living !== undefined) {
       const instance = toInstance(living, this.#config.publicIp);

@@ -1,21 +1,39 @@
 import type * as Ec2 from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
+import { type Clock, realClock, sleepOn } from "../../src/base/clock.ts";
 import type { Fault } from "../../src/base/fault.ts";
-import { backoffMs, ended, sleep } from "../../src/base/retry.ts";
+import { backoffMs, ended } from "../../src/base/retry.ts";
+import type { RequestGate, RequestPass } from "../../src/provider/index.ts";
 import type { AwsConfig } from "./config.ts";
 import { kindOf, toFault } from "./faults.ts";
+import type { RequestFamilyName } from "./request-families.ts";
 
 const CONNECT_TIMEOUT_MS = 3000;
 const BACKOFF_BASE_MS = 200;
 const BACKOFF_MAX_MS = 10_000;
-const PAGE = 1000;
+/** Reading a page holds up everything else in this process: 200 instances are some 30 ms. */
+const PAGE = 200;
 const TYPES_PAGE = 100;
 
 type Sdk = typeof Ec2;
+/** What carries requests: HTTP, unless a simulation has an account of its own in this process. */
+export type Transport = NonNullable<Ec2.EC2ClientConfig["requestHandler"]>;
+
+/** What a request costs and whether that has been paid. */
+interface Cost {
+  readonly instances: number;
+  readonly admitted: boolean;
+}
+
+const FREE: Cost = { instances: 0, admitted: false };
+
 type Paged<T> = { readonly items: readonly T[] | undefined; readonly nextToken: string | undefined };
 
 /** The SDK is loaded here and nowhere else: another provider never pays for it. */
-export async function openEc2(config: AwsConfig): Promise<Ec2Api> {
+export async function openEc2(
+  config: AwsConfig,
+  options: { readonly clock?: Clock | undefined; readonly transport?: Transport | undefined } = {},
+): Promise<Ec2Api> {
   const sdk = await import("@aws-sdk/client-ec2");
   const { requestTimeoutMs, endpoint, region } = config;
   const client = new sdk.EC2Client({
@@ -23,13 +41,13 @@ export async function openEc2(config: AwsConfig): Promise<Ec2Api> {
     ...(endpoint === undefined ? {} : { endpoint }),
     // Repeated here and not by the SDK: that would repeat "no capacity" too, which EC2 answers with status 500.
     maxAttempts: 1,
-    requestHandler: {
+    requestHandler: options.transport ?? {
       connectionTimeout: CONNECT_TIMEOUT_MS,
       requestTimeout: requestTimeoutMs,
       throwOnRequestTimeout: true,
     },
   });
-  return new Ec2Api({ sdk, client, config });
+  return new Ec2Api({ sdk, client, config, clock: options.clock ?? realClock });
 }
 
 /** The EC2 actions that the provider uses: each throws a Fault of faults.ts, or the end of its call. */
@@ -37,21 +55,53 @@ export class Ec2Api {
   readonly #sdk: Sdk;
   readonly #client: Ec2.EC2Client;
   readonly #config: AwsConfig;
+  readonly #clock: Clock;
+  #gate: RequestGate | undefined;
 
-  constructor(deps: { readonly sdk: Sdk; readonly client: Ec2.EC2Client; readonly config: AwsConfig }) {
+  constructor(deps: {
+    readonly sdk: Sdk;
+    readonly client: Ec2.EC2Client;
+    readonly config: AwsConfig;
+    readonly clock: Clock;
+  }) {
     this.#sdk = deps.sdk;
     this.#client = deps.client;
     this.#config = deps.config;
+    this.#clock = deps.clock;
   }
 
-  async runInstances(input: Ec2.RunInstancesCommandInput, call: Call): Promise<Ec2.RunInstancesCommandOutput> {
+  useGate(gate: RequestGate): void {
+    this.#gate = gate;
+  }
+
+  /** @param admitted its share of the limits has been taken, for the first try */
+  async runInstances(
+    input: Ec2.RunInstancesCommandInput,
+    call: Call,
+    admitted = false,
+  ): Promise<Ec2.RunInstancesCommandOutput> {
     const command = () => new this.#sdk.RunInstancesCommand(input);
-    return this.#send("RunInstances", (o) => this.#client.send(command(), o), call);
+    const cost = { instances: input.DryRun === true ? 0 : (input.MaxCount ?? 1), admitted };
+    return this.#send("RunInstances", (o) => this.#client.send(command(), o), call, cost);
   }
 
-  async terminateInstance(id: string, call: Call, more: { readonly DryRun?: boolean } = {}): Promise<void> {
-    const command = () => new this.#sdk.TerminateInstancesCommand({ InstanceIds: [id], ...more });
+  /** @param ids asked when the request may go: until then there may come more */
+  async terminateInstances(
+    ids: () => readonly string[],
+    call: Call,
+    more: { readonly DryRun?: boolean } = {},
+  ): Promise<void> {
+    let fixed: string[] | undefined;
+    const command = () => {
+      fixed ??= [...ids()]; // a repetition asks for the same
+      return new this.#sdk.TerminateInstancesCommand({ InstanceIds: fixed, ...more });
+    };
     await this.#send("TerminateInstances", (o) => this.#client.send(command(), o), call);
+  }
+
+  async createTags(id: string, tags: readonly Ec2.Tag[], call: Call): Promise<void> {
+    const command = () => new this.#sdk.CreateTagsCommand({ Resources: [id], Tags: [...tags] });
+    await this.#send("CreateTags", (o) => this.#client.send(command(), o), call);
   }
 
   async getConsoleOutput(input: Ec2.GetConsoleOutputCommandInput, call: Call): Promise<string | undefined> {
@@ -139,7 +189,7 @@ export class Ec2Api {
 
   /** All pages. A token that comes again would be an endless list, and a shortened one must not pass for a whole one. */
   async #all<T>(
-    action: string,
+    action: RequestFamilyName,
     call: Call,
     read: (token: string | undefined, options: { abortSignal: AbortSignal }) => Promise<Paged<T>>,
   ): Promise<T[]> {
@@ -157,20 +207,43 @@ export class Ec2Api {
     }
   }
 
-  /** One request, repeated while it is throttled or not answered. A create carries its token, so repeating it is safe. */
-  async #send<O>(action: string, send: (options: { abortSignal: AbortSignal }) => Promise<O>, call: Call): Promise<O> {
+  /**
+   * One request, repeated while it is throttled or not answered; each try waits for its turn at the account's limits. A
+   * create carries its token, so repeating it is safe.
+   */
+  async #send<O>(
+    family: RequestFamilyName,
+    send: (options: { abortSignal: AbortSignal }) => Promise<O>,
+    call: Call,
+    { instances, admitted }: Cost = FREE,
+  ): Promise<O> {
     for (let attempt = 0; ; attempt++) {
       if (call.signal.aborted) throw ended(call);
+      const pass =
+        admitted && attempt === 0
+          ? this.#gate?.admitted(family, { instances })
+          : await this.#gate?.enter(family, { instances }, call);
       try {
-        return await send({ abortSignal: call.signal });
+        const answer = await send({ abortSignal: call.signal });
+        pass?.answered({ kind: "done" });
+        return answer;
       } catch (e) {
         if (call.signal.aborted) throw ended(call, e);
-        const fault = toFault(e, action, { region: this.#config.region });
+        const fault = toFault(e, family, { region: this.#config.region });
+        tell(pass, fault);
         if (!mayPass(fault) || attempt + 1 >= this.#config.attempts) throw fault;
-        await sleep(waitMs(fault, attempt), call);
+        // The gate knows how long a throttled one has to wait.
+        if (pass === undefined || kindOf(fault) !== "throttled")
+          await sleepOn(this.#clock, waitMs(fault, attempt), call);
       }
     }
   }
+}
+
+function tell(pass: RequestPass | undefined, { context }: Fault): void {
+  const { kind, retryAfterSaid } = context;
+  const retryAfterMs = typeof retryAfterSaid === "number" ? retryAfterSaid : undefined;
+  pass?.answered(kind === "throttled" ? { kind, retryAfterMs } : { kind: "done" });
 }
 
 function mayPass(fault: Fault): boolean {

@@ -149,6 +149,8 @@ export function toFault(thrown: unknown, action: string, context: FaultContext):
     ...{ kind: error.kind, awsCode: error.code, action },
     ...(error.requestId === undefined ? {} : { requestId: error.requestId }),
     ...(error.kind === "throttled" ? { retryAfterMs: error.retryAfterMs ?? DEFAULT_THROTTLE_MS } : {}),
+    // What EC2 itself has named, where it has.
+    ...(error.retryAfterMs === undefined ? {} : { retryAfterSaid: error.retryAfterMs }),
   };
   const cause = new Error(`${error.code}: ${error.text}`);
   const retryable = error.kind === "capacity" ? { retryable: true } : {};

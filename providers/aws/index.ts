@@ -1,6 +1,7 @@
 import type { Static } from "typebox";
-import type { ProviderPlugin } from "../../src/provider/index.ts";
+import type { Provider, ProviderDeps, ProviderPlugin } from "../../src/provider/index.ts";
 import { AwsConfig, checkConfig } from "./config.ts";
+import type { Transport } from "./ec2-api.ts";
 
 /** Pod VMs as EC2 instances. */
 export const awsProvider: ProviderPlugin<typeof AwsConfig> = {
@@ -18,9 +19,17 @@ export const awsProvider: ProviderPlugin<typeof AwsConfig> = {
     "ec2:DescribeSecurityGroups",
     "ec2:GetConsoleOutput",
   ],
-  create: async (config: Static<typeof AwsConfig>, deps) => {
-    checkConfig(config);
-    const [{ openEc2 }, { AwsProvider }] = await Promise.all([import("./ec2-api.ts"), import("./aws-provider.ts")]);
-    return new AwsProvider(config, { ...deps, api: await openEc2(config) });
-  },
+  create: openAws,
 };
+
+/** @param deps.transport carries the requests in place of HTTP, for a simulation */
+export type { Transport } from "./ec2-api.ts";
+
+export async function openAws(
+  config: Static<typeof AwsConfig>,
+  deps: ProviderDeps & { readonly transport?: Transport },
+): Promise<Provider> {
+  checkConfig(config);
+  const [{ openEc2 }, { AwsProvider }] = await Promise.all([import("./ec2-api.ts"), import("./aws-provider.ts")]);
+  return new AwsProvider(config, { ...deps, api: await openEc2(config, deps) });
+}

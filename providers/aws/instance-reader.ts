@@ -1,5 +1,6 @@
 import type { Instance as Ec2Instance } from "@aws-sdk/client-ec2";
 import { type Call, withDeadline } from "../../src/base/call.ts";
+import type { Clock } from "../../src/base/clock.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
 import { race } from "../../src/base/retry.ts";
 import type { Ec2Api } from "./ec2-api.ts";
@@ -20,11 +21,13 @@ interface Batch {
 export class InstanceReader {
   readonly #api: Ec2Api;
   readonly #windowMs: number;
+  readonly #clock: Clock;
   #open: Batch | undefined;
 
-  constructor(deps: { readonly api: Ec2Api; readonly windowMs: number }) {
+  constructor(deps: { readonly api: Ec2Api; readonly windowMs: number; readonly clock: Clock }) {
     this.#api = deps.api;
     this.#windowMs = deps.windowMs;
+    this.#clock = deps.clock;
   }
 
   async read(id: InstanceId, call: Call): Promise<Ec2Instance | undefined> {
@@ -36,7 +39,7 @@ export class InstanceReader {
   #begin(): Batch {
     const ids = new Set<InstanceId>();
     const { promise, resolve } = Promise.withResolvers<void>();
-    setTimeout(resolve, this.#windowMs);
+    this.#clock.after(this.#windowMs, resolve);
     const batch: Batch = {
       ids,
       result: promise.then(async () => {

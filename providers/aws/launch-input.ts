@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { BlockDeviceMapping, RunInstancesCommandInput, TagSpecification } from "@aws-sdk/client-ec2";
 import { Fault } from "../../src/base/fault.ts";
-import type { InstanceSpec } from "../../src/provider/index.ts";
+import type { InstanceClass } from "../../src/provider/index.ts";
 import { type Candidate, candidateKey } from "./candidates.ts";
 import type { AwsConfig } from "./config.ts";
 import type { PodVmImage } from "./images.ts";
@@ -12,18 +12,22 @@ export const USER_DATA_LIMIT_BYTES = 16_384;
 /** Source: EC2 developer guide, "Ensuring idempotency in Amazon EC2 API requests". */
 const TOKEN_LIMIT = 64;
 
-/** The same spec, candidate and configuration give the same input: EC2 then answers a repeated request with the first instance. */
+/**
+ * At least one instance, so that EC2 makes as many as it has. The same spec, candidate, count and configuration give
+ * the same input: EC2 then answers a repeated request with the first instances.
+ */
 export function launchInput(
-  spec: InstanceSpec,
+  spec: InstanceClass,
   candidate: Candidate,
   image: PodVmImage | undefined,
   config: AwsConfig,
+  maxCount = 1,
 ): RunInstancesCommandInput {
   checkUserData(spec);
   return {
     ...{
       MinCount: 1,
-      MaxCount: 1,
+      MaxCount: maxCount,
       InstanceType: candidate.type as NonNullable<RunInstancesCommandInput["InstanceType"]>,
     },
     ClientToken: clientToken(spec.tags.createOperation, candidate),
@@ -57,20 +61,20 @@ export function clientToken(createOperation: string, candidate: Candidate): stri
   return plain ? token : createHash("sha256").update(token).digest("hex");
 }
 
-function checkUserData({ userData, sandboxId }: InstanceSpec): void {
+function checkUserData({ userData, name }: InstanceClass): void {
   if (userData.byteLength <= USER_DATA_LIMIT_BYTES) return;
   const message = `user-data has ${userData.byteLength} bytes, EC2 takes at most ${USER_DATA_LIMIT_BYTES}`;
-  throw new Fault("invalid_argument", message, { provider: "aws", sandboxId });
+  throw new Fault("invalid_argument", message, { provider: "aws", name });
 }
 
-function tagSpecifications(spec: InstanceSpec, { market }: Candidate, config: AwsConfig): TagSpecification[] {
+function tagSpecifications(spec: InstanceClass, { market }: Candidate, config: AwsConfig): TagSpecification[] {
   const Tags = toEc2Tags(spec.name, spec.tags, config.tags);
   const kinds = ["instance", "volume", "network-interface", ...(market === "spot" ? ["spot-instances-request"] : [])];
   return kinds.map((kind) => ({ ResourceType: kind as NonNullable<TagSpecification["ResourceType"]>, Tags }));
 }
 
 /** Every disk of the image goes with the VM, also one that the image would leave behind. */
-function disks(spec: InstanceSpec, image: PodVmImage, config: AwsConfig): BlockDeviceMapping[] {
+function disks(spec: InstanceClass, image: PodVmImage, config: AwsConfig): BlockDeviceMapping[] {
   const encryption = {
     Encrypted: config.encryptRootDisk,
     ...(config.kmsKeyId === undefined ? {} : { KmsKeyId: config.kmsKeyId }),

@@ -2,7 +2,7 @@ import type { Instance as Ec2Instance } from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { Logger } from "../../src/base/log.ts";
-import type { InstanceSpec } from "../../src/provider/index.ts";
+import type { InstanceBatch, InstanceClass, InstanceSpec, Place as OfferedPlace } from "../../src/provider/index.ts";
 import { Cached } from "./cached.ts";
 import {
   type Candidate,
@@ -21,7 +21,7 @@ import { kindOf } from "./faults.ts";
 import { Images } from "./images.ts";
 import { allowedTypes, fittingTypes, type TypeSize, toTypeSize } from "./instance-types.ts";
 import { launchInput } from "./launch-input.ts";
-import { outOfCapacity, type Refusal } from "./out-of-capacity.ts";
+import { outOfCapacity, quotaText, type Refusal } from "./out-of-capacity.ts";
 
 export interface LauncherDeps {
   readonly api: Ec2Api;
@@ -72,17 +72,7 @@ export class Launcher {
     call: Call,
   ): Promise<Ec2Instance> {
     const { config, api } = this.#deps;
-    const [image, types, places] = await Promise.all([
-      this.images.resolve(spec.image, call),
-      this.#types.get(call),
-      this.#places.get(call),
-    ]);
-    const fitting = fittingTypes(types, spec, config);
-    const all = listCandidates(
-      fitting.map((t) => t.name),
-      places,
-      config.market,
-    );
+    const { image, types: fitting, candidates: all } = await this.#offer(spec, call);
     const refusals: Refusal[] = [];
     const refused = new Set<string>();
     for (const candidate of inOrder(this.#shortages.order(all), options.resume)) {
@@ -103,6 +93,47 @@ export class Launcher {
     throw outOfCapacity(refusals, fitting, config.region);
   }
 
+  /** Where a VM like this could be had: types that are large enough, smallest first, in every subnet. */
+  async places(wanted: InstanceClass, call: Call): Promise<readonly OfferedPlace[]> {
+    return (await this.#offer(wanted, call)).candidates.map(toPlace);
+  }
+
+  /** One request for a batch, at the place that it names. @throws Fault of faults.ts; a quota's has the numbers */
+  async launchBatch(
+    { class: wanted, count, place, admitted }: InstanceBatch,
+    call: Call,
+  ): Promise<readonly Ec2Instance[]> {
+    const { config, api } = this.#deps;
+    const { image, candidates, types } = await this.#offer(wanted, call);
+    const candidate = candidates.find((c) => candidateKey(c) === place);
+    if (candidate === undefined) {
+      const message = `${place} is no place that the configuration has for such a VM any more`;
+      throw new Fault("failed_precondition", message, { provider: "aws", kind: "setup" });
+    }
+    try {
+      const made = await api.runInstances(launchInput(wanted, candidate, image, config, count), call, admitted);
+      if ((made.Instances ?? []).length > 0) return made.Instances ?? [];
+    } catch (e) {
+      if (kindOf(e) !== "quota" || !(e instanceof Fault)) throw e;
+      const text = quotaText({ candidate, kind: "quota", fault: e }, types, config.region);
+      throw new Fault(e.code, text, e.context, { cause: e.cause });
+    }
+    const message = "EC2 accepted the launch but named no instance: the same request gives it again";
+    throw new Fault("unavailable", message, { provider: "aws", kind: "transient" });
+  }
+
+  async #offer(wanted: InstanceClass, call: Call) {
+    const { config } = this.#deps;
+    const [image, types, places] = await Promise.all([
+      this.images.resolve(wanted.image, call),
+      this.#types.get(call),
+      this.#places.get(call),
+    ]);
+    const fitting = fittingTypes(types, wanted, config);
+    const names = fitting.map((t) => t.name);
+    return { image, types: fitting, candidates: listCandidates(names, places, config.market) };
+  }
+
   /** Also for what is learned later: an instance may end for want of capacity after it was accepted. */
   noteShortage(kind: Shortage, candidate: Candidate): void {
     this.#shortages.note(kind, candidate);
@@ -118,6 +149,14 @@ export class Launcher {
 }
 
 const SCOPES: readonly Shortage[] = ["capacity", "not-offered", "quota", "subnet-full"];
+
+function toPlace(candidate: Candidate): OfferedPlace {
+  const scopes = Object.fromEntries(SCOPES.map((kind) => [kind, scopeOf(kind, candidate)]));
+  return {
+    ...{ key: candidateKey(candidate), text: describeCandidate(candidate) },
+    scopes: scopes as Readonly<Record<Shortage, string>>,
+  };
+}
 
 function inOrder(candidates: readonly Candidate[], resume: string | undefined): readonly Candidate[] {
   const first = candidates.find((c) => candidateKey(c) === resume);

@@ -43,7 +43,7 @@ function placeText({ candidate, kind }: Refusal): string {
   return `${describeCandidate(candidate)}: ${WHY[kind]}`;
 }
 
-function quotaText({ candidate, fault }: Refusal, types: readonly TypeSize[], region: string): string {
+export function quotaText({ candidate, fault }: Refusal, types: readonly TypeSize[], region: string): string {
   const code = String(fault.context.awsCode ?? "");
   const needs = types.find((t) => t.name === candidate.type)?.vcpus;
   const market = candidate.market === "spot" ? "spot" : "on-demand";

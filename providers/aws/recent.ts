@@ -25,6 +25,7 @@ export class Recent {
   noteDeleted(id: InstanceId): void {
     this.#forget();
     this.#created.delete(id);
+    this.#deleted.delete(id); // to the end
     this.#deleted.set(id, this.#now().getTime());
   }
 
@@ -55,7 +56,14 @@ export class Recent {
 
   #forget(): void {
     const old = this.#now().getTime() - SETTLE_MS;
-    for (const [id, { at }] of this.#created) if (at < old) this.#created.delete(id);
-    for (const [id, at] of this.#deleted) if (at < old) this.#deleted.delete(id);
+    // The oldest come first: with thousands of them only those that go are looked at.
+    for (const [id, { at }] of this.#created) {
+      if (at >= old) break;
+      this.#created.delete(id);
+    }
+    for (const [id, at] of this.#deleted) {
+      if (at >= old) break;
+      this.#deleted.delete(id);
+    }
   }
 }

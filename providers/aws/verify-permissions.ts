@@ -27,7 +27,9 @@ export async function verifyPermissions(
     finding("list instances", ["ec2:DescribeInstances"], async () => {
       await api.describeInstances([{ Name: "instance-id", Values: [NOBODY] }], call);
     }),
-    finding("end instances", ["ec2:TerminateInstances"], () => api.terminateInstance(NOBODY, call, { DryRun: true })),
+    finding("end instances", ["ec2:TerminateInstances"], () =>
+      api.terminateInstances(() => [NOBODY], call, { DryRun: true }),
+    ),
     finding("read consoles", ["ec2:GetConsoleOutput"], async () => {
       await api.getConsoleOutput({ InstanceId: NOBODY, DryRun: true }, call);
     }),

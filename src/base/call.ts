@@ -4,13 +4,19 @@ export interface Call {
   readonly signal: AbortSignal;
   /** W3C traceparent of the caller, when there is one. */
   readonly traceparent?: string;
+  /** Nobody waits for it (reconcilers, tags): at every limit it goes behind what somebody waits for. */
+  readonly background?: boolean;
 }
 
 /** A Call that ends after `ms` milliseconds, or earlier with `parent`. */
 export function withDeadline(ms: number, parent?: Call): Call {
   const timeout = AbortSignal.timeout(ms);
   const signal = parent === undefined ? timeout : AbortSignal.any([parent.signal, timeout]);
-  return parent?.traceparent === undefined ? { signal } : { signal, traceparent: parent.traceparent };
+  return {
+    signal,
+    ...(parent?.traceparent === undefined ? {} : { traceparent: parent.traceparent }),
+    ...(parent?.background === undefined ? {} : { background: parent.background }),
+  };
 }
 
 /** A Call that nothing cancels: for work that must finish whoever stops waiting (clean-up, undo). */

@@ -39,6 +39,8 @@ export interface Instance {
   /** TCP port of the agent tunnel at that address, when it is not the contract's 15150 (user-mode networks map it). */
   readonly tunnelPort?: number;
   readonly createdAt: Date;
+  /** Whose VM it is, where the provider was told and can read it (BatchCreation.assign). Never the only evidence. */
+  readonly assigned?: { readonly sandboxId?: SandboxId; readonly nodeId?: string };
   /** Why it failed, in the provider's words. */
   readonly reason?: string;
 }

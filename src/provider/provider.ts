@@ -1,12 +1,19 @@
 import type { Static, TSchema } from "typebox";
 import type { Call } from "../base/call.ts";
+import type { Clock } from "../base/clock.ts";
 import type { InstanceId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
+import type { CloudAccount } from "./account.ts";
+import type { BatchCreation } from "./batch.ts";
 import type { Instance, InstanceSpec } from "./instance.ts";
 
 /** One cloud (or this host's QEMU). Stateless: everything it must remember is a tag on the resource. */
 export interface Provider {
   readonly name: string;
+  /** Undefined where requests are not limited. */
+  readonly account?: CloudAccount;
+  /** Undefined where VMs are made one by one, with createInstance. */
+  readonly batches?: BatchCreation;
   /**
    * Idempotent by `spec.tags.createOperation`: a second call returns the first instance.
    * Resolves as soon as the provider has accepted; addresses may still be empty.
@@ -36,6 +43,8 @@ export interface Finding {
 export interface ProviderDeps {
   readonly log: Logger;
   readonly now: () => Date;
+  /** For waits; the machine's own unless given. */
+  readonly clock?: Clock;
 }
 
 /** What a provider folder exports. No side effect on import; registration is a table in providers/registry.ts. */

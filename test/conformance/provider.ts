@@ -155,6 +155,37 @@ export function providerConformance(
       for (const { id } of listed) await remove(id);
     });
 
+    it("makes the instances of a batch once, however often it is asked, where it makes batches", async (t) => {
+      const { batches } = provider;
+      if (batches === undefined) return t.skip("it makes VMs one by one");
+      const { sandboxId: _, ...wanted } = spec();
+      const places = await batches.places(wanted, withDeadline(timeoutMs));
+      assert.equal(new Set(places.map((p) => p.key)).size, places.length);
+      const request = { class: wanted, count: 3, place: places[0]?.key ?? "", admitted: false };
+      const ids = async (from: Provider): Promise<readonly InstanceId[]> => {
+        const made = await from.batches?.createInstances(request, withDeadline(timeoutMs));
+        return (made ?? []).map((i) => i.id).sort();
+      };
+      const made = await ids(provider);
+      assert.equal(new Set(made).size, 3);
+      assert.deepEqual(await ids(provider), made);
+      const again = await tested.reopen();
+      assert.deepEqual(await ids(again), made);
+      await again.close();
+      const listed = await provider.listInstances("conformance", withDeadline(timeoutMs));
+      const own = listed.filter((i) => i.tags.createOperation === wanted.tags.createOperation);
+      assert.deepEqual(own.map((i) => i.id).sort(), made);
+      const [first] = made;
+      if (first !== undefined) {
+        await batches.assign(
+          first,
+          { name: "podvm-a", sandboxId: newSandboxId(), nodeId: "n" },
+          withDeadline(timeoutMs),
+        );
+      }
+      await Promise.all(made.map(remove));
+    });
+
     it("has a console, or says that it has none", async () => {
       const made = await provider.createInstance(spec(), withDeadline(timeoutMs));
       const text = await provider.consoleOutput(made.id, 100, withDeadline(timeoutMs));

@@ -13,6 +13,12 @@ providerConformance("zero, in files", async () => {
   };
 });
 
+providerConformance("zero, in batches", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "zero-"));
+  const open = (): ZeroProvider => new ZeroProvider({ dir, places: ["a", "b"] });
+  return { provider: open(), reopen: async () => open(), close: () => rm(dir, { recursive: true }) };
+});
+
 providerConformance("zero, slow to give addresses and to delete", async () => {
   const dir = await mkdtemp(join(tmpdir(), "zero-"));
   const open = (): ZeroProvider => {

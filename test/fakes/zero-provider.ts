@@ -6,7 +6,16 @@ import type { Call } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
 import { ended } from "../../src/base/retry.ts";
-import type { Finding, Instance, InstanceSpec, Provider } from "../../src/provider/index.ts";
+import type {
+  Assignment,
+  BatchCreation,
+  Finding,
+  Instance,
+  InstanceBatch,
+  InstanceSpec,
+  Place,
+  Provider,
+} from "../../src/provider/index.ts";
 
 /** How a ZeroProvider misbehaves; change it at any time. */
 export interface ZeroKnobs {
@@ -20,6 +29,10 @@ export interface ZeroKnobs {
   pollsToGone: number;
   deleteFaults: Fault[];
   createLatencyMs: number;
+  /** Instances that a place of batches still has; one that is not named here has any number. */
+  pools: Map<string, number>;
+  /** Most instances at all; more are refused for a quota. */
+  quota: number;
   /** What consoles show; undefined = no console can be read. */
   console: string | undefined;
 }
@@ -39,14 +52,31 @@ export class ZeroProvider implements Provider {
   readonly name = "zero";
   readonly knobs: ZeroKnobs = {
     ...{ createFaults: [], lostAnswers: [], deleteFaults: [], pollsToAddress: 0, pollsToGone: 0 },
-    ...{ createLatencyMs: 0, console: undefined },
+    ...{ createLatencyMs: 0, console: undefined, pools: new Map(), quota: Number.POSITIVE_INFINITY },
   };
   /** How many instances were ever made, repeated creates not counted. */
   created = 0;
+  /** Present when it was given places. */
+  readonly batches?: BatchCreation;
+  /** Batches that were asked for, newest last. */
+  readonly asked: InstanceBatch[] = [];
+  /** By instance: what the adaptor said of it when it was given to a sandbox. */
+  readonly assigned = new Map<string, Assignment>();
   readonly #table: Map<string, Stored> | string;
 
-  constructor(options: { readonly dir?: string } = {}) {
+  constructor(options: { readonly dir?: string; readonly places?: readonly string[] } = {}) {
     this.#table = options.dir ?? new Map();
+    const { places } = options;
+    if (places !== undefined) {
+      this.batches = {
+        ...{ maxInstances: 10, maxPlaces: 5 },
+        places: async () => places.map(zeroPlace),
+        createInstances: (batch, call) => this.#createBatch(batch, call),
+        assign: async (id, assignment) => {
+          this.assigned.set(id, assignment);
+        },
+      };
+    }
     if (options.dir !== undefined) mkdirSync(options.dir, { recursive: true });
   }
 
@@ -77,6 +107,45 @@ export class ZeroProvider implements Provider {
     const lost = lostAnswers.shift();
     if (lost !== undefined) throw lost;
     return toInstance(made);
+  }
+
+  async #createBatch(batch: InstanceBatch, call: Call): Promise<readonly Instance[]> {
+    if (call.signal.aborted) throw ended(call);
+    this.asked.push(batch);
+    const fault = this.knobs.createFaults.shift();
+    if (fault !== undefined) throw fault;
+    const { tags, name } = batch.class;
+    const known = this.#all().filter((i) => i.tags.createOperation === tags.createOperation);
+    if (known.length === 0) this.#launch(batch, name);
+    const lost = this.knobs.lostAnswers.shift();
+    if (lost !== undefined) throw lost;
+    return this.#all()
+      .filter((i) => i.tags.createOperation === tags.createOperation)
+      .map(toInstance);
+  }
+
+  #launch({ class: { tags }, count, place }: InstanceBatch, name: string): void {
+    const { pools, quota, pollsToAddress: polls } = this.knobs;
+    if (this.#all().length + count > quota) {
+      throw new Fault("resource_exhausted", `the quota of ${quota} is used up`, { kind: "quota" });
+    }
+    const left = pools.get(place) ?? count;
+    const made = Math.min(left, count);
+    if (made === 0)
+      throw new Fault("resource_exhausted", `${place} has none`, { kind: "capacity" }, { retryable: true });
+    if (pools.has(place)) pools.set(place, left - made);
+    for (let n = 0; n < made; n++) {
+      this.created++;
+      const token = createHash("sha256").update(`${tags.cluster}/${tags.createOperation}/${n}`).digest("hex");
+      this.#write({
+        ...{ id: `zero-${token.slice(0, 12)}`, name, tags, createdAt: new Date().toISOString(), deletes: 0, polls },
+        ...(polls > 0 ? { state: "pending", addresses: [] } : { state: "running", addresses: ["127.0.0.1"] }),
+      });
+    }
+  }
+
+  #all(): readonly Stored[] {
+    return typeof this.#table === "string" ? this.#readDirectory(this.#table) : [...this.#table.values()];
   }
 
   async deleteInstance(id: InstanceId): Promise<"deleting" | "gone"> {
@@ -155,6 +224,14 @@ export class ZeroProvider implements Provider {
     if (typeof this.#table === "string") rmSync(join(this.#table, id), { force: true });
     else this.#table.delete(id);
   }
+}
+
+/** All places share one quota. */
+function zeroPlace(key: string): Place {
+  return {
+    ...{ key, text: `zone ${key}` },
+    scopes: { capacity: `pool/${key}`, "not-offered": `offer/${key}`, quota: "quota", "subnet-full": `subnet/${key}` },
+  };
 }
 
 function toInstance(stored: Stored): Instance {

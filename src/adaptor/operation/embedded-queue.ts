@@ -1,4 +1,5 @@
 import type { Call } from "../../base/call.ts";
+import { type Clock, realClock } from "../../base/clock.ts";
 import { Fault } from "../../base/fault.ts";
 import { newOperationId, type OperationId } from "../../base/ids.ts";
 import type { NewOperation, OperationRecord } from "../store/index.ts";
@@ -17,10 +18,12 @@ export class EmbeddedQueue implements OperationQueue {
   #started = false;
   #claiming = false;
   #claimAgain = false;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #clock: Clock;
+  #cancelTimer: (() => void) | undefined;
 
   constructor(deps: EmbeddedQueueDeps) {
     this.#deps = deps;
+    this.#clock = deps.clock ?? realClock;
     this.#runs = new OperationRuns(deps);
   }
 
@@ -53,7 +56,7 @@ export class EmbeddedQueue implements OperationQueue {
 
   /** Interrupts what runs; it is taken up by the next start. */
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#timer);
+    this.#cancelTimer?.();
     await this.#runs[Symbol.asyncDispose]();
   }
 
@@ -98,14 +101,14 @@ export class EmbeddedQueue implements OperationQueue {
   async #sleepUntilNext(): Promise<void> {
     const open = [...this.#room()].filter(([, room]) => room > 0).map(([kind]) => kind);
     const next = await this.#deps.store.nextWake(open);
-    if (next === undefined) clearTimeout(this.#timer);
+    if (next === undefined) this.#cancelTimer?.();
     // At least 20 ms: what is due but whose subject is busy must not spin.
     else this.#lookIn(Math.min(Math.max(next - this.#deps.now().getTime(), 20), 60_000));
   }
 
   #lookIn(ms: number): void {
-    clearTimeout(this.#timer);
-    if (!this.#runs.closing.aborted) this.#timer = setTimeout(() => this.#look(), ms).unref();
+    this.#cancelTimer?.();
+    if (!this.#runs.closing.aborted) this.#cancelTimer = this.#clock.after(ms, () => this.#look(), { guard: true });
   }
 
   #begin(operation: OperationRecord): void {

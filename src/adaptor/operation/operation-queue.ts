@@ -7,12 +7,19 @@ export interface OperationInput {
   readonly "start-vm": Readonly<Record<string, never>>;
   readonly "stop-vm": { readonly reason: string };
   readonly "collect-instance": Readonly<Record<string, never>>;
+  /** One create request for several sandboxes: see podvm/batch/instance-class.ts. */
+  readonly "create-batch": {
+    readonly shape: string;
+    readonly place: string;
+    readonly members: string;
+    readonly created: string;
+  };
 }
 export type OperationKind = keyof OperationInput;
 
 export interface Submission<K extends OperationKind> {
   readonly kind: K;
-  /** A sandbox id, for collect-instance an instance id. One operation per subject runs at a time. */
+  /** A sandbox id, for collect-instance an instance id, for create-batch its own id. One operation per subject runs at a time. */
   readonly subject: string;
   readonly input: OperationInput[K];
   /** Made by the caller when it must be known before (it is the create token of start-vm). */

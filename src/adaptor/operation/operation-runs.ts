@@ -1,9 +1,10 @@
 import type { Call } from "../../base/call.ts";
+import { type Clock, deadlineOn, realClock, sleepOn } from "../../base/clock.ts";
 import { deferred } from "../../base/deferred.ts";
 import { Fault } from "../../base/fault.ts";
 import type { OperationId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
-import { ended, sleep } from "../../base/retry.ts";
+import { ended } from "../../base/retry.ts";
 import type { OperationRecord, OperationStore, Settlement } from "../store/index.ts";
 import type { Attempt, HandlerLimits, OperationHandler } from "./operation-queue.ts";
 import { settlementOf } from "./settlement.ts";
@@ -12,6 +13,8 @@ export interface OperationRunsDeps {
   readonly store: OperationStore;
   readonly log: Logger;
   readonly now: () => Date;
+  /** For waits; the machine's own unless given. */
+  readonly clock?: Clock;
   /** Told of every operation that ended here. */
   readonly onOver?: (operation: OperationRecord) => void;
   /** A handler that goes on this long after its call ended is given up: its subject becomes free, its lease void. */
@@ -41,11 +44,14 @@ export class OperationRuns implements AsyncDisposable {
   readonly #deps: OperationRunsDeps;
   readonly #running = new Map<OperationId, Running>();
   readonly #closing = new AbortController();
+  readonly #clock: Clock;
+  readonly #counts = new Map<string, number>();
   readonly #renewal: NodeJS.Timeout | undefined;
   readonly #unwatch: () => void;
 
   constructor(deps: OperationRunsDeps) {
     this.#deps = deps;
+    this.#clock = deps.clock ?? realClock;
     const { leaseMs } = deps.store;
     if (leaseMs !== undefined) this.#renewal = setInterval(() => void this.#renew(), leaseMs / 3).unref();
     this.#unwatch = deps.store.watch((operation) => this.#obey(operation));
@@ -60,7 +66,7 @@ export class OperationRuns implements AsyncDisposable {
   }
 
   count(kind: string): number {
-    return [...this.#running.values()].filter((r) => r.operation.kind === kind).length;
+    return this.#counts.get(kind) ?? 0;
   }
 
   /** Runs a claimed operation. @returns what became of it; undefined when it is not ours any more */
@@ -74,9 +80,11 @@ export class OperationRuns implements AsyncDisposable {
     const work = this.#attempt(running, kind);
     running.over = work.catch(() => undefined); // whoever called run sees it; closing only waits
     this.#running.set(operation.id, running);
+    this.#counts.set(operation.kind, this.count(operation.kind) + 1);
     try {
       return await work;
     } finally {
+      this.#counts.set(operation.kind, this.count(operation.kind) - 1);
       if (this.#running.get(operation.id) === running) this.#running.delete(operation.id);
     }
   }
@@ -99,12 +107,8 @@ export class OperationRuns implements AsyncDisposable {
   async #attempt(running: Running, { handler, limits }: Kind): Promise<OperationRecord | undefined> {
     const { operation, cancel, taken } = running;
     const log = this.#deps.log.child({ operation: operation.id, kind: operation.kind, subject: operation.subject });
-    const signal = AbortSignal.any([
-      cancel.signal,
-      taken.signal,
-      this.#closing.signal,
-      AbortSignal.timeout(limits.timeoutMs),
-    ]);
+    const deadline = deadlineOn(this.#clock, limits.timeoutMs);
+    const signal = AbortSignal.any([cancel.signal, taken.signal, this.#closing.signal, deadline.signal]);
     const call: Call = { signal };
     const attempt: Attempt = {
       call,
@@ -112,10 +116,11 @@ export class OperationRuns implements AsyncDisposable {
       fence: (progress) => this.#fence(operation, call, progress),
     };
     const abandoned = deferred<never>();
-    let grace: NodeJS.Timeout | undefined;
+    let endGrace: (() => void) | undefined;
     const onAbort = (): void => {
       const fault = new Fault("deadline_exceeded", `${operation.kind} did not stop when it was told to`);
-      grace = setTimeout(() => abandoned.reject(fault), this.#deps.abandonAfterMs ?? 30_000).unref();
+      const abandonAfterMs = this.#deps.abandonAfterMs ?? 30_000;
+      endGrace = this.#clock.after(abandonAfterMs, () => abandoned.reject(fault), { guard: true });
     };
     signal.addEventListener("abort", onAbort, { once: true });
     // Asked to end while nobody ran it any more: its handler is not even begun.
@@ -132,7 +137,8 @@ export class OperationRuns implements AsyncDisposable {
       const outcome = taken.signal.aborted ? "taken over" : settlement.state;
       log.warn({ attempt: operation.attempt, outcome, err: fault }, "attempt of an operation ended early");
     } finally {
-      clearTimeout(grace);
+      deadline.cancel();
+      endGrace?.();
       signal.removeEventListener("abort", onAbort);
     }
     const settled = await this.#settle(operation, settlement);
@@ -149,7 +155,7 @@ export class OperationRuns implements AsyncDisposable {
         this.#deps.log.error({ operation: operation.id, err: e }, "the end of an operation could not be written");
         const taken = e instanceof Fault && e.code === "aborted";
         if (taken || this.#closing.signal.aborted) return undefined; // else the next start takes it up again
-        await sleep(SETTLE_RETRY_MS, { signal: this.#closing.signal }).catch(() => undefined);
+        await sleepOn(this.#clock, SETTLE_RETRY_MS, { signal: this.#closing.signal }).catch(() => undefined);
       }
     }
   }

@@ -74,6 +74,10 @@ export interface Knobs extends Durations {
   denied: Set<string>;
   /** Request limits by action; `*` for all others. */
   buckets: Map<string, Bucket>;
+  /** Resource limits by action: a launch takes as many tokens as it asks for instances. */
+  resourceBuckets: Map<string, Bucket>;
+  /** Instances that a pool still has, by `type/zone` and `type/zone/spot`; a launch gets what there is. */
+  pools: Map<string, number>;
   /** Free addresses per subnet id, where it is not the usual 250. */
   freeAddresses: Map<string, number>;
 }
@@ -93,6 +97,7 @@ export class Ec2Account {
       emptyFirstPage: false,
     },
     ...{ short: new Set(), vcpuQuota: new Map(), denied: new Set(), buckets: new Map(), freeAddresses: new Map() },
+    ...{ resourceBuckets: new Map(), pools: new Map() },
   };
   readonly types: readonly InstanceType[] = INSTANCE_TYPES;
   readonly subnets: readonly Subnet[];

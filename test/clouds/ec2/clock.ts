@@ -38,14 +38,19 @@ export class TokenBucket {
     this.#at = clock.now();
   }
 
-  /** @returns false when it is empty */
-  take(): boolean {
+  has(cost: number): boolean {
+    return this.#level() >= cost;
+  }
+
+  take(cost: number): void {
+    this.#tokens = this.#level() - cost;
+  }
+
+  #level(): number {
     const now = this.#clock.now();
     const { capacity, refillPerSecond } = this.#bucket;
     this.#tokens = Math.min(capacity, this.#tokens + ((now - this.#at) / 1000) * refillPerSecond);
     this.#at = now;
-    if (this.#tokens < 1) return false;
-    this.#tokens--;
-    return true;
+    return this.#tokens;
   }
 }

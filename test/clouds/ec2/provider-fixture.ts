@@ -5,8 +5,9 @@ import { newOperationId, newSandboxId } from "../../../src/base/ids.ts";
 import { silentLogger } from "../../../src/base/log.ts";
 import type { InstanceSpec, Provider } from "../../../src/provider/index.ts";
 import { ManualClock } from "./clock.ts";
-import { Ec2Endpoint, TEST_CREDENTIALS } from "./endpoint.ts";
+import { Ec2Endpoint } from "./endpoint.ts";
 import type { Ec2Model } from "./model.ts";
+import { TEST_CREDENTIALS } from "./service.ts";
 
 /** A small configuration that can start VMs at an endpoint. */
 export const WORKING_CONFIG = {

@@ -130,7 +130,11 @@ export const createTags: Action = ({ account, params, endDryRun }) => {
   if (ids.length === 0 || tags.size === 0) {
     throw new ApiError("MissingParameter", "The request must contain the parameters ResourceId and Tag");
   }
-  const all = taggable(account);
+  const own = ids.map((id) => account.instances.get(id));
+  // Most often instances only: the whole account is not looked through for them.
+  const all = own.every((i) => i !== undefined && account.state(i) !== undefined)
+    ? new Map(own.map((i) => [i?.id ?? "", { tags: i?.tags ?? new Map<string, string>() }]))
+    : taggable(account);
   const missing = ids.find((id) => !all.has(id));
   if (missing !== undefined) throw new ApiError("InvalidID", `The ID '${missing}' is not valid`);
   endDryRun();

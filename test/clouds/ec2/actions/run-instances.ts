@@ -19,8 +19,9 @@ export const runInstances: Action = async ({ account, params, endDryRun }) => {
   endDryRun();
   refuseOverQuota(account, request);
   refuseWithoutCapacity(account, request);
+  const count = takeFromPool(account, request);
   const reservationId = account.id("r");
-  const made = Array.from({ length: request.count.max }, () => newInstance(account, request, reservationId));
+  const made = Array.from({ length: count }, () => newInstance(account, request, reservationId));
   for (const instance of made) account.instances.set(instance.id, instance);
   if (key !== undefined) account.launches.set(key, { parameters, instances: made.map((i) => i.id) });
   for (const instance of made) await attachHost(account, instance);
@@ -91,6 +92,19 @@ function refuseWithoutCapacity(account: Ec2Account, { type, spot, subnet }: Laun
       ? "There is no Spot capacity available that matches your request."
       : `We currently do not have sufficient ${type.name} capacity in the Availability Zone you requested (${subnet.zone}). Our system will be working on provisioning additional capacity. You can currently get ${type.name} capacity by not specifying an Availability Zone in your request or choosing ${others.join(", ")}.`,
   );
+}
+
+/** EC2 launches as many as the pool has, when that is at least MinCount. */
+function takeFromPool(account: Ec2Account, { type, spot, subnet, count }: LaunchRequest): number {
+  const name = `${type.name}/${subnet.zone}${spot ? "/spot" : ""}`;
+  const left = account.knobs.pools.get(name);
+  if (left === undefined) return count.max;
+  const given = Math.min(left, count.max);
+  if (given < count.min) {
+    throw new ApiError("InsufficientInstanceCapacity", `There are ${left} of ${type.name} left in ${subnet.zone}.`);
+  }
+  account.knobs.pools.set(name, left - given);
+  return given;
 }
 
 function newInstance(account: Ec2Account, request: LaunchRequest, reservationId: string): StoredInstance {
