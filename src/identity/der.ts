@@ -45,6 +45,24 @@ export function bitString(value: Uint8Array): Buffer {
   return tlv(0x03, Buffer.concat([Buffer.of(0), value]));
 }
 
+export function octetString(value: Uint8Array): Buffer {
+  return tlv(0x04, value);
+}
+
+export function booleanTrue(): Buffer {
+  return tlv(0x01, Buffer.of(0xff));
+}
+
+/** Named bits, the first one being the highest of `byte`; the last `unused` ones are left out. */
+export function namedBits(byte: number, unused: number): Buffer {
+  return tlv(0x03, Buffer.of(unused, byte));
+}
+
+/** Context-specific, primitive (implicit tagging). */
+export function taggedBytes(tag: number, content: Uint8Array): Buffer {
+  return tlv(0x80 | tag, content);
+}
+
 /** Context-specific, constructed. */
 export function tagged(tag: number, content: Uint8Array = Buffer.alloc(0)): Buffer {
   return tlv(0xa0 | tag, content);

@@ -11,4 +11,11 @@ export {
   UdpPort,
   Vni,
 } from "./plan.ts";
-export type { PodNetwork, PodNetworkTarget } from "./pod-network.ts";
+export type { PodNetwork, PodNetworkTarget, TunnelReservation } from "./pod-network.ts";
+export {
+  lostInStockNetwork,
+  type StockNetworkFacts,
+  StockPodNetwork,
+  stockInterface,
+  toStockNetwork,
+} from "./stock-network.ts";

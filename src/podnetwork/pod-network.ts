@@ -6,6 +6,19 @@ export interface PodNetworkTarget {
   readonly sandboxId: string;
   /** The namespace that the CNI made on the node. */
   readonly netnsPath: string;
+  /** The guest was told these numbers already: attach uses them or fails. */
+  readonly vnis?: readonly number[];
+}
+
+/** A tunnel whose guest is told of it before it has an address. */
+export interface TunnelReservation {
+  readonly vnis: readonly number[];
+  /** UDP, on both ends. */
+  readonly port: number;
+  /** The worker's end, `address/length`. */
+  readonly workerAddress: string;
+  /** That end is on another interface than the default route's. */
+  readonly dedicated: boolean;
 }
 
 /** Worker half of the pod network. The other half, in the guest, applies the plan. */
@@ -16,6 +29,17 @@ export interface PodNetwork {
    * @throws Fault failed_precondition naming what cannot be carried over, and the remedy
    */
   inspect(netnsPath: string, call: Call): Promise<PodNetns | undefined>;
+  /**
+   * Takes a tunnel's numbers before there is a VM, for a guest that learns them from its user-data. Repeatable.
+   * @param hostInterface The worker's end is on it; absent: on the default route's
+   * @throws Fault failed_precondition when this host has no address for it
+   */
+  reserve(
+    target: PodNetworkTarget,
+    count: number,
+    hostInterface: string | undefined,
+    call: Call,
+  ): Promise<TunnelReservation>;
   /**
    * Brings the tunnel up towards the VM. Repeatable: it converges.
    * @returns undefined when the VM's network cannot carry it (QEMU's user-mode network): the pod then has none

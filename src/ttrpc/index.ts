@@ -14,3 +14,4 @@ export type {
   UnaryCaller,
   UnaryHandler,
 } from "./types.ts";
+export { delimited, MalformedMessage, WireReader } from "./wire.ts";

@@ -93,6 +93,11 @@ export class WireReader {
     return this.#at >= this.#end;
   }
 
+  /** Where the next field starts. */
+  get position(): number {
+    return this.#at;
+  }
+
   /** Field number and wire type: `field << 3 | type`. */
   tag(): number {
     const tag = this.uint32();

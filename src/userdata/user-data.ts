@@ -53,7 +53,7 @@ function fixedForm(text: string): string | undefined {
 
 /** Any other cloud-config: made by hand, or changed by a cloud on its way. */
 async function anyForm(text: string): Promise<string> {
-  const { parse } = await import("yaml");
+  const { parse } = await import("./yaml.ts");
   let document: unknown;
   try {
     document = parse(text);

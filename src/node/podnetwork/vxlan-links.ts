@@ -72,6 +72,29 @@ export async function removeLinks(commands: NetworkCommands, netnsPath: string, 
     await commands.pod(netnsPath, "ip", ["link", "delete", ifname], call);
 }
 
+/** Whether no other device of this host has one of these numbers at this port: the kernel is asked by making one. */
+export async function areFree(
+  commands: NetworkCommands,
+  netnsPath: string,
+  vnis: readonly number[],
+  port: number,
+  call: Call,
+): Promise<boolean> {
+  const device = `${TUNNEL_PREFIX}0`;
+  const netns = await commands.reachable(netnsPath);
+  for (const vni of vnis) {
+    const kind = ["type", "vxlan", "id", String(vni), "dstport", String(port), "nolearning"];
+    try {
+      await commands.host("ip", ["link", "add", "name", device, "netns", netns, ...kind], call);
+    } catch (e) {
+      if (/already exists|File exists/.test(Fault.from(e).message)) return false;
+      throw e;
+    }
+    await commands.pod(netnsPath, "ip", ["link", "delete", device], call);
+  }
+  return true;
+}
+
 async function tunnelDevices(commands: NetworkCommands, netnsPath: string, call: Call): Promise<readonly IpLink[]> {
   const args = ["-json", "-d", "link", "show", "type", "vxlan"];
   const devices = await commands.podJson<IpLink>(netnsPath, "ip", args, call);

@@ -9,12 +9,14 @@ import {
   type PodNetworkPlan,
   type PodNetworkTarget,
   parsePlan,
+  type TunnelReservation,
 } from "../../podnetwork/index.ts";
 import { ConntrackBypass } from "./conntrack-bypass.ts";
 import type { NetworkCommands } from "./network-commands.ts";
 import { type IpLink, type IpNeighbour, type IpRoute, readNetns } from "./read-netns.ts";
 import type { VniAllocator } from "./vni-allocator.ts";
-import { ensureLinks, removeLinks, type TunnelLink, VniInUse } from "./vxlan-links.ts";
+import { areFree, ensureLinks, removeLinks, type TunnelLink, VniInUse } from "./vxlan-links.ts";
+import { workerAddress } from "./worker-address.ts";
 
 export interface VxlanPodNetworkDeps {
   readonly commands: NetworkCommands;
@@ -65,6 +67,23 @@ export class VxlanPodNetwork implements PodNetwork {
     }
   }
 
+  async reserve(
+    target: PodNetworkTarget,
+    count: number,
+    hostInterface: string | undefined,
+    call: Call,
+  ): Promise<TunnelReservation> {
+    const { commands, vnis, port } = this.#deps;
+    const { address, dedicated } = await workerAddress(commands, hostInterface, call);
+    let given = await vnis.take(target.sandboxId, count);
+    // The guest cannot be told others later: what another program of this host uses is passed over now.
+    for (let attempt = 1; !(await areFree(commands, target.netnsPath, given, port, call)); attempt++) {
+      if (attempt >= VNI_ATTEMPTS) throw toldAlready(given);
+      given = await vnis.replace(target.sandboxId);
+    }
+    return { vnis: given, port, workerAddress: address, dedicated };
+  }
+
   async attach(
     target: PodNetworkTarget,
     found: PodNetns,
@@ -88,6 +107,7 @@ export class VxlanPodNetwork implements PodNetwork {
           break;
         } catch (e) {
           if (!(e instanceof VniInUse) || attempt >= VNI_ATTEMPTS) throw e;
+          if (target.vnis !== undefined) throw toldAlready(target.vnis);
           given = await vnis.replace(target.sandboxId);
         }
       }
@@ -143,6 +163,11 @@ export class VxlanPodNetwork implements PodNetwork {
     this.#locks.set(sandboxId, lock);
     return lock;
   }
+}
+
+function toldAlready(vnis: readonly number[]): Fault {
+  const message = `VXLAN network identifier ${vnis.join(", ")}, which the pod VM was told, is used by another program of this host: let podNetwork.firstVni begin elsewhere`;
+  return new Fault("failed_precondition", message);
 }
 
 /** @throws Fault failed_precondition when an address of the interface could not work with so little */
