@@ -1,11 +1,13 @@
+import { existsSync } from "node:fs";
 import { parse as parseToml } from "smol-toml";
 import { loadProvider } from "../../providers/registry.ts";
-import { type Adaptor, AdaptorConfig, createAdaptor } from "../adaptor/index.ts";
+import { type Adaptor, AdaptorConfig, createAdaptor, KubeReader, pullSecretLookup } from "../adaptor/index.ts";
 import type { Call } from "../base/call.ts";
 import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
 import { readIfThere } from "../base/files.ts";
 import { createLogger, type Logger } from "../base/log.ts";
+import { type Layers, layered } from "../base/overlay.ts";
 import type { Provider } from "../provider/index.ts";
 
 /** After the adaptor has closed, whatever still keeps the process alive is cut off, ms. */
@@ -18,7 +20,7 @@ export interface AdaptorOptions {
 }
 
 /** @throws Fault not_found for a file that was named and is not there; invalid_argument naming file and key */
-export async function loadAdaptorConfig(configPath?: string): Promise<AdaptorConfig> {
+export async function loadAdaptorConfig(configPath?: string, layers: Layers = {}): Promise<AdaptorConfig> {
   const named = configPath ?? process.env.KATA_REMOTE_ADAPTOR_CONFIG;
   const path = named ?? DEFAULT_CONFIG_PATH;
   const text = await readIfThere(path);
@@ -29,7 +31,7 @@ export async function loadAdaptorConfig(configPath?: string): Promise<AdaptorCon
   } catch (cause) {
     throw new Fault("invalid_argument", `${path} is not valid TOML`, {}, { cause });
   }
-  return parseConfig(AdaptorConfig, withRedisUrl(input, process.env.REDIS_URL), path);
+  return parseConfig(AdaptorConfig, layered(withRedisUrl(input, process.env.REDIS_URL), layers), path);
 }
 
 /** REDIS_URL stands in for a store that the file leaves open: it says nothing of it, or redis without saying where. */
@@ -51,7 +53,9 @@ export async function openProvider(config: AdaptorConfig, log: Logger): Promise<
 /** Starts adaptor and provider in this process; closing it closes both. Running VMs are not touched by either. */
 export async function openAdaptor(config: AdaptorConfig, log: Logger): Promise<Pick<Adaptor, "close" | "restAddress">> {
   const provider = await openProvider(config, log);
-  const adaptor = createAdaptor(config, { provider, log });
+  const kube = inCluster();
+  const pullSecrets = kube && { pullSecrets: pullSecretLookup({ reader: kube, log }) };
+  const adaptor = createAdaptor(config, { provider, log, ...pullSecrets });
   try {
     await adaptor.start();
   } catch (e) {
@@ -62,9 +66,18 @@ export async function openAdaptor(config: AdaptorConfig, log: Logger): Promise<P
     restAddress: adaptor.restAddress,
     async close() {
       await adaptor.close();
+      kube?.close();
       await provider.close();
     },
   };
+}
+
+/** The cluster whose pod this process is. Source: kubernetes.io "Accessing the API from a Pod". */
+function inCluster(): KubeReader | undefined {
+  const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port } = process.env;
+  const accountDir = "/var/run/secrets/kubernetes.io/serviceaccount";
+  if (host === undefined || host === "" || !existsSync(`${accountDir}/token`)) return undefined;
+  return new KubeReader({ host, port: Number(port) || 443, accountDir });
 }
 
 /** `kata-remote adaptor`: serves until the call ends. */

@@ -5,14 +5,16 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { SandboxStatus, StatusResponse } from "../gen/kataremote/node/v1/control.ts";
 import { adaptorText } from "./adaptor-client.ts";
+import { adaptorProblems, problemLines } from "./adaptor-problems.ts";
 import { askNode, runDir } from "./control-client.ts";
 import { printTable } from "./print-table.ts";
 
 /** `kata-remote ps` */
 export async function ps(options: { readonly json?: boolean }, call: Call): Promise<void> {
   const status = await askNode((control, o) => control.status({}, o), call);
+  const problems = await adaptorProblems(call);
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify(forScripts(status), undefined, 2)}\n`);
+    process.stdout.write(`${JSON.stringify({ ...forScripts(status), problems }, undefined, 2)}\n`);
     return;
   }
   printTable(
@@ -29,6 +31,7 @@ export async function ps(options: { readonly json?: boolean }, call: Call): Prom
       s.timings.map((t) => `${t.stage} ${seconds(Number(t.ms))}`).join(", "),
     ]),
   );
+  for (const line of problemLines(problems)) process.stdout.write(`${line}\n`);
 }
 
 /** `kata-remote open-door` */

@@ -1,4 +1,4 @@
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { Fault } from "../base/fault.ts";
 import { VERSION } from "../base/version.ts";
 
@@ -18,6 +18,7 @@ const program = new Command("kata-remote")
   .description("Runs each pod in its own virtual machine: containerd shim, node daemon and cloud API adaptor.")
   .version(VERSION)
   .exitOverride()
+  .enablePositionalOptions()
   .showHelpAfterError("(kata-remote --help lists the commands)");
 
 program
@@ -43,21 +44,91 @@ program
   .description("node daemon: serves containerd's Task calls for every pod of this machine (the launcher starts it)")
   .option("--config <file>", "TOML, instead of /etc/kata-remote/node.toml")
   .option("--door <address...>", "containerd addresses to serve from the start")
-  .action(async (options: { config?: string; door?: string[] }) => {
+  .option("--stock-env", "also serves stock shims, as the stock adaptor's environment variables say")
+  .action(async (options: { config?: string; door?: string[]; stockEnv?: boolean }) => {
     const { runNode } = await import("./node.ts");
-    await runNode(
-      { ...(options.config === undefined ? {} : { configPath: options.config }), doors: options.door ?? [] },
-      { signal: untilSignal() },
-    );
+    const layers = options.stockEnv === true ? { over: (await import("./stock.ts")).readSettings([]).node } : {};
+    const configPath = options.config === undefined ? {} : { configPath: options.config };
+    await runNode({ ...configPath, doors: options.door ?? [], layers }, { signal: untilSignal() });
   });
 
 program
+  .command("stock")
+  .description("takes the stock adaptor's place: its arguments and its environment, adaptor and node daemon in one")
+  .argument("[provider and flags...]")
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (argv: string[]) => {
+    const { runStock } = await import("./stock.ts");
+    await runStock(argv, { signal: untilSignal() });
+  });
+
+program
+  .command("stock-config")
+  .description("prints configuration-remote.toml for a stock Kata shim")
+  .addOption(new Option("--shim <which>", "whose").choices(["go", "rust"]).default("go"))
+  .option("--socket <path>", "stock.socket of the node's configuration", "/run/peerpod/hypervisor.sock")
+  .action(async (options: { shim: "go" | "rust"; socket: string }) => {
+    const { stockKataConfig } = await import("./stock-config.ts");
+    process.stdout.write(stockKataConfig(options));
+  });
+
+const adaptor = program
   .command("adaptor")
   .description("cloud API adaptor: makes and destroys pod VMs, durably queued")
   .option("--config <file>", "TOML, instead of /etc/kata-remote/adaptor.toml")
   .action(async (options: { config?: string }) => {
     const { runAdaptor } = await import("./adaptor.ts");
     await runAdaptor(options.config === undefined ? {} : { configPath: options.config }, { signal: untilSignal() });
+  });
+
+adaptor
+  .command("problems")
+  .description("what needs attention: a recovery, silent nodes, stuck deletions")
+  .option("--config <file>", "TOML of the adaptor, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (options: { config?: string }) => {
+    const { showProblems } = await import("./adaptor-admin.ts");
+    await showProblems({ ...adaptor.opts(), ...options }, { signal: untilSignal() });
+  });
+
+adaptor
+  .command("confirm-recovery")
+  .description("ends a recovery: instances that no record and no node claims may be deleted from now on")
+  .argument("<epoch>", "recovery.epoch of `adaptor problems`")
+  .option("--config <file>", "TOML of the adaptor, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (epoch: string, options: { config?: string }) => {
+    const { confirmRecovery } = await import("./adaptor-admin.ts");
+    await confirmRecovery(epoch, { ...adaptor.opts(), ...options }, { signal: untilSignal() });
+  });
+
+adaptor
+  .command("forget-node")
+  .description("the node does not come back: its sandboxes are stopped, and nobody waits for its report")
+  .argument("<node>", "its id: GET /v1/nodes")
+  .option("--config <file>", "TOML of the adaptor, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (node: string, options: { config?: string }) => {
+    const { forgetNode } = await import("./adaptor-admin.ts");
+    await forgetNode(node, { ...adaptor.opts(), ...options }, { signal: untilSignal() });
+  });
+
+adaptor
+  .command("openapi")
+  .description("OpenAPI document of the adaptor's REST door")
+  .action(async () => {
+    const { printOpenApi } = await import("./adaptor-admin.ts");
+    printOpenApi();
+  });
+
+adaptor
+  .command("token")
+  .description("writes a file (0600) with which one node of another machine may join")
+  .option("--node <id>", "only for this node id")
+  .option("--hours <n>", "how long it may be used", "24")
+  .option("--out <file>", "where it goes", "join.json")
+  .option("--config <file>", "TOML of the adaptor, instead of /etc/kata-remote/adaptor.toml")
+  .action(async (options: { node?: string; hours: string; out: string; config?: string }) => {
+    const { makeToken } = await import("./adaptor-admin.ts");
+    await makeToken({ ...adaptor.opts(), ...options }, { signal: untilSignal() });
   });
 
 program

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import type { Call } from "../base/call.ts";
 import { createLogger } from "../base/log.ts";
+import type { Layers } from "../base/overlay.ts";
 import {
   ensureLock,
   loadNodeConfig,
@@ -16,6 +17,8 @@ export interface NodeOptions {
   readonly configPath?: string;
   /** containerd addresses to serve from the start. */
   readonly doors: readonly string[];
+  /** Around the file. */
+  readonly layers?: Layers;
 }
 
 /** After the daemon has closed, whatever still keeps the process alive is cut off, ms: the lock must become free. */
@@ -25,9 +28,9 @@ const EXIT_MS = 3_000;
  * The node daemon's configuration. KATA_REMOTE_RUN_DIR wins over the file: the launcher has only the environment.
  * @throws Fault as loadNodeConfig does
  */
-export async function readNodeConfig(configPath?: string): Promise<NodeConfig> {
+export async function readNodeConfig(configPath?: string, layers: Layers = {}): Promise<NodeConfig> {
   const { KATA_REMOTE_NODE_CONFIG, KATA_REMOTE_RUN_DIR } = process.env;
-  const config = await loadNodeConfig(configPath ?? KATA_REMOTE_NODE_CONFIG);
+  const config = await loadNodeConfig(configPath ?? KATA_REMOTE_NODE_CONFIG, layers);
   return { ...config, runDir: resolve(KATA_REMOTE_RUN_DIR ?? config.runDir) };
 }
 
@@ -52,7 +55,7 @@ export async function startNode(config: NodeConfig, doors: readonly string[], ca
 
 /** `kata-remote node`: serves until the call ends or, unsupervised, there was no pod for a while. */
 export async function runNode(options: NodeOptions, call: Call): Promise<void> {
-  const config = await readNodeConfig(options.configPath);
+  const config = await readNodeConfig(options.configPath, options.layers);
   await lockRunDir(config, call);
   const daemon = await startNode(config, options.doors, call);
   const stopped = new Promise<string>((end) => {

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { createLogger } from "../base/log.ts";
+import type { Layers } from "../base/overlay.ts";
 import { loadAdaptorConfig, openAdaptor } from "./adaptor.ts";
 import { lockRunDir, readNodeConfig, startNode } from "./node.ts";
 
@@ -9,15 +10,18 @@ export interface UpOptions {
   readonly adaptorConfigPath?: string;
   /** containerd addresses to serve from the start. */
   readonly doors: readonly string[];
+  /** Around the files. */
+  readonly node?: Layers;
+  readonly adaptor?: Layers;
 }
 
 /** `kata-remote up`: adaptor and node daemon in one process, joined by the same socket as two would be. */
 export async function runUp(options: UpOptions, call: Call): Promise<void> {
   // Pods of this machine hold it; it must not end because there are none for a while.
   process.env.KATA_REMOTE_SUPERVISED = "1";
-  const nodeConfig = await readNodeConfig(options.nodeConfigPath);
+  const nodeConfig = await readNodeConfig(options.nodeConfigPath, options.node);
   await lockRunDir(nodeConfig, call);
-  const adaptorConfig = await loadAdaptorConfig(options.adaptorConfigPath);
+  const adaptorConfig = await loadAdaptorConfig(options.adaptorConfigPath, options.adaptor);
   const socketPath = join(nodeConfig.runDir, "adaptor.sock");
   const adaptor = await openAdaptor(
     { ...adaptorConfig, grpc: { ...adaptorConfig.grpc, socketPath } },

@@ -3,7 +3,10 @@ import { type Static, Type } from "typebox";
 import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
 import { readIfThere } from "../base/files.ts";
+import { type Layers, layered } from "../base/overlay.ts";
+import { networkSettings } from "../shim/hypervisor/index.ts";
 import { ShimConfig } from "../shim/index.ts";
+import { StockConfig } from "./door/index.ts";
 import { PodNetworkConfig } from "./podnetwork/index.ts";
 
 /** Where the node daemon looks when it is told no other file. */
@@ -26,6 +29,13 @@ export const RemoteConfig = Type.Object(
         },
         closed,
       ),
+    ),
+    joinFile: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          "Instead of address and tls: what `kata-remote adaptor token` wrote, for a node of another machine",
+      }),
     ),
     patienceMs: Type.Integer({
       minimum: 1_000,
@@ -60,26 +70,7 @@ export const QemuConfig = Type.Object(
       description: "Added for the guest's kernel, agent and page cache",
     }),
     acceleration: Type.Union([Type.Literal("auto"), Type.Literal("kvm"), Type.Literal("tcg")], { default: "auto" }),
-    network: Type.Union([Type.Literal("auto"), Type.Literal("tap"), Type.Literal("user")], {
-      default: "user",
-      description:
-        "tap: each VM has an address on a bridge of this host, which the pod network needs. user: QEMU's own network. auto: tap where it works",
-    }),
-    bridge: Type.String({
-      pattern: "^[A-Za-z0-9_.-]{1,15}$",
-      default: "kr-qemu0",
-      description: "Made with the first VM, removed with the last one; no other daemon may use it",
-    }),
-    subnet: Type.String({
-      minLength: 9,
-      default: "10.213.80.0/20",
-      description: "IPv4 network of the bridge; the host has its first address",
-    }),
-    outbound: Type.Boolean({
-      default: false,
-      description:
-        "Lets guests open connections. user: through this host, whose loopback services they then reach too, at 10.0.2.2. tap: the host becomes their router; forwarding and NAT are yours",
-    }),
+    ...networkSettings({ bridge: "kr-qemu0", subnet: "10.213.80.0/20" }),
     qemuPath: Type.String({ minLength: 1, default: "qemu-system-x86_64" }),
   },
   closed,
@@ -122,6 +113,7 @@ export const NodeConfig = Type.Object(
     podNetwork: Type.Object(PodNetworkConfig.properties, { ...closed, default: {} }),
     remote: Type.Optional(Type.Partial(RemoteConfig, closed)),
     qemu: Type.Optional(QemuConfig),
+    stock: Type.Optional(StockConfig),
   },
   closed,
 );
@@ -131,11 +123,11 @@ export type NodeConfig = Static<typeof NodeConfig>;
  * Reads the file; a default file that is missing is an empty one.
  * @throws Fault invalid_argument naming file and key; not_found when a file was named and is not there
  */
-export async function loadNodeConfig(path?: string): Promise<NodeConfig> {
+export async function loadNodeConfig(path?: string, layers: Layers = {}): Promise<NodeConfig> {
   const origin = path ?? NODE_CONFIG_PATH;
   const text = await readIfThere(origin);
   if (text === undefined && path !== undefined) throw new Fault("not_found", `${path} does not exist`);
-  return parseConfig(NodeConfig, parseToml(text ?? "", origin), origin);
+  return parseConfig(NodeConfig, layered(parseToml(text ?? "", origin), layers), origin);
 }
 
 function parseToml(text: string, origin: string): unknown {

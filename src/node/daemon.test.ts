@@ -85,7 +85,8 @@ describe("node daemon", () => {
     await using w = await world();
     const daemon = await w.start({ doors: [CONTAINERD] });
     assert.deepEqual(w.log, ["recover", "sync 0"]);
-    assert.equal((await readFile(w.path("node.ready"), "utf8")).trim(), String(process.pid));
+    const startTime = (await readFile("/proc/self/stat", "utf8")).split(") ")[1]?.split(" ")[19];
+    assert.equal(await readFile(w.path("node.ready"), "utf8"), `${process.pid} ${startTime}\n`);
     const socket = doorSocket(w.config.runDir, doorOf(CONTAINERD));
     assert.match(socket, /\/s\/[0-9a-f]{32}\.sock$/);
     assert.equal(await ask(socket, "State"), `${CONTAINERD} State`);

@@ -10,6 +10,7 @@ import type { Hypervisor } from "../shim/hypervisor/index.ts";
 import type { ShimDeps, ShimService } from "../shim/index.ts";
 import type { NodeConfig } from "./config.ts";
 import { Control } from "./control.ts";
+import { SharedPodNetwork, StockDoor } from "./door/index.ts";
 import { Doors } from "./doors.ts";
 import { nodeId } from "./node-id.ts";
 import { openPodNetwork } from "./podnetwork/index.ts";
@@ -80,10 +81,16 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     const relay = new InProcessRelay({ log, keepAliveMs, keepAliveDeadlineMs });
     undo.push(() => relay[Symbol.asyncDispose]());
     const doors = new Doors({ runDir, relay, log });
+    const podNetwork = openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot });
+    const { guestLostAfterMs } = config.shim;
+    const stock =
+      config.stock &&
+      (await StockDoor.recover(config.stock, { hypervisors, relay, podNetwork, runDir, guestLostAfterMs, log }));
+    undo.push(async () => stock?.close());
     const shim = deps.createShim({
       relay,
       hypervisors,
-      podNetwork: openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot }),
+      podNetwork: podNetwork && new SharedPodNetwork(podNetwork, () => stock?.liveSandboxes() ?? []),
       config: config.shim,
       log,
       runDir,
@@ -97,8 +104,10 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     await shim.recover(withDeadline(RECOVER_MS, call)).catch((err: unknown) => {
       log.error({ err }, "not everything that an earlier node daemon left is cleaned up yet");
     });
-    for (const hypervisor of hypervisors.values()) follow(hypervisor, shim, log, { signal: scope.signal });
+    const owners = stock === undefined ? [shim] : [shim, stock];
+    for (const hypervisor of hypervisors.values()) follow(hypervisor, owners, log, { signal: scope.signal });
 
+    await stock?.open();
     await doors.reopen();
     for (const address of deps.doors) await doors.open(address);
     const control = await Control.open({ runDir, nodeId: id, doors, shim, log });
@@ -108,7 +117,8 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     const readiness = new Readiness({
       ...{ runDir, log, onIdle },
       podCount: () => shim.sandboxCount(),
-      idleExitMs: deps.supervised ? undefined : config.idleExitMs,
+      // Nothing would start it again for a stock shim.
+      idleExitMs: deps.supervised || stock !== undefined ? undefined : config.idleExitMs,
       now: deps.now ?? Date.now,
     });
     undo.push(() => readiness.withdraw());
@@ -125,12 +135,20 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
  * Has a backend stop what no pod of this daemon owns, and listens to it. Nobody waits for that: a backend that cannot be
  * reached must not keep the others' pods from starting, and it is told again as soon as it can.
  */
-function follow(hypervisor: Hypervisor, shim: ShimService, log: Logger, call: Call): void {
-  hypervisor.sync(shim.liveSandboxes(hypervisor.name), call).catch((err: unknown) => {
+function follow(
+  hypervisor: Hypervisor,
+  owners: readonly Pick<ShimService, "liveSandboxes" | "onVmLoss">[],
+  log: Logger,
+  call: Call,
+): void {
+  const live = owners.flatMap((owner) => owner.liveSandboxes(hypervisor.name));
+  hypervisor.sync(live, call).catch((err: unknown) => {
     if (!call.signal.aborted) log.warn({ hypervisor: hypervisor.name, err }, "backend is not in step yet");
   });
   hypervisor
-    .watch((loss) => shim.onVmLoss(loss), call)
+    .watch((loss) => {
+      for (const owner of owners) owner.onVmLoss(loss);
+    }, call)
     .catch((err: unknown) => {
       log.error({ hypervisor: hypervisor.name, err }, "watch ended: lost VMs are only noticed by their connections");
     });

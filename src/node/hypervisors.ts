@@ -22,9 +22,9 @@ export async function openHypervisors(
 ): Promise<ReadonlyMap<string, Hypervisor>> {
   const opened = new Map<string, Hypervisor>();
   try {
-    if (config.shim.hypervisor === "remote" || config.remote !== undefined)
-      opened.set("remote", await remote(config, deps));
-    if (config.shim.hypervisor === "qemu" || config.qemu !== undefined) opened.set("qemu", await qemu(config, deps));
+    const needed = (name: string): boolean => config.shim.hypervisor === name || config.stock?.hypervisor === name;
+    if (needed("remote") || config.remote !== undefined) opened.set("remote", await remote(config, deps));
+    if (needed("qemu") || config.qemu !== undefined) opened.set("qemu", await qemu(config, deps));
     return opened;
   } catch (e) {
     for (const hypervisor of opened.values()) await hypervisor.close();
@@ -33,12 +33,18 @@ export async function openHypervisors(
 }
 
 async function remote(config: NodeConfig, deps: HypervisorDeps): Promise<Hypervisor> {
-  const { address = `unix://${join(config.runDir, "adaptor.sock")}`, patienceMs = 60_000, tls } = config.remote ?? {};
+  const {
+    address = `unix://${join(config.runDir, "adaptor.sock")}`,
+    patienceMs = 60_000,
+    tls,
+    joinFile,
+  } = config.remote ?? {};
   return openRemote({
     ...deps,
     address,
     patienceMs,
     ...(tls === undefined ? {} : { tls: await readTls(tls) }),
+    ...(joinFile === undefined ? {} : { joinFile }),
     stateDir: config.stateDir,
     runDir: config.runDir,
     log: deps.log.child({ hypervisor: "remote" }),

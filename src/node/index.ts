@@ -1,7 +1,6 @@
 export { loadNodeConfig, NODE_CONFIG_PATH, NodeConfig } from "./config.ts";
 export { CONTROL_SOCKET } from "./control.ts";
 export { type NodeDaemon, type NodeDaemonDeps, startNodeDaemon } from "./daemon.ts";
-export { AgentSocket, type AgentSocketDeps } from "./door/agent-socket.ts";
 export { doorOf, doorSocket } from "./doors.ts";
 export { openHypervisors } from "./hypervisors.ts";
 export { ensureLock, type LockOptions } from "./lock.ts";

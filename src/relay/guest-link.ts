@@ -7,6 +7,7 @@ import { race, sleep } from "../base/retry.ts";
 import { type CallOptions, Code, StatusError, TtrpcClient, type UnaryCaller } from "../ttrpc/index.ts";
 import { agentServes, checkHealth, GuestSession } from "./guest-session.ts";
 import { type GuestFacts, type GuestSpec, REQUEST_KEY } from "./relay.ts";
+import { mayRepeat, StockSession } from "./stock-session.ts";
 import type { DialedPeer, Dialer, DialTarget } from "./tls-dial.ts";
 
 /** How often a peer may hang up right after the TLS handshake before that is taken for a refusal. */
@@ -26,7 +27,7 @@ export class GuestLink implements UnaryCaller {
   readonly #spec: GuestSpec;
   readonly #dialer: Dialer;
   readonly #log: Logger;
-  readonly #session: GuestSession;
+  readonly #session: GuestSession | StockSession;
   readonly #target: DialTarget;
   readonly #over = new AbortController();
   readonly #lost: Deferred<{ readonly reason: string }> = deferred();
@@ -38,9 +39,17 @@ export class GuestLink implements UnaryCaller {
     this.#spec = spec;
     this.#dialer = deps.dialer;
     this.#log = deps.log.child({ sandbox: spec.sandboxId });
-    this.#session = new GuestSession(spec);
-    const { addresses, port, identity, sandboxId } = spec;
-    this.#target = { addresses, port, identity, serverName: sandboxId };
+    const { addresses, port, identity, sandboxId, stock } = spec;
+    this.#session = stock === undefined ? new GuestSession(spec) : new StockSession(spec, stock);
+    const common = { addresses, port, identity };
+    this.#target =
+      stock === undefined
+        ? { ...common, serverName: sandboxId }
+        : {
+            ...common,
+            serverName: stock.serverName,
+            profile: { minVersion: stock.minVersion ?? "TLSv1.2", ciphers: stock.ciphers },
+          };
   }
 
   /** Aborted, with the reason, when the guest is lost or was disconnected. */
@@ -65,7 +74,8 @@ export class GuestLink implements UnaryCaller {
   }
 
   async call(service: string, method: string, payload: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
-    const metadata = [...(options.metadata ?? []), [REQUEST_KEY, randomUUID()] as const];
+    const stock = this.#spec.stock !== undefined;
+    const metadata = stock ? options.metadata : [...(options.metadata ?? []), [REQUEST_KEY, randomUUID()] as const];
     const end = options.timeoutMs === undefined ? undefined : performance.now() + options.timeoutMs;
     for (;;) {
       const connection = this.#current ?? (await this.#connected(options.signal, end));
@@ -77,6 +87,7 @@ export class GuestLink implements UnaryCaller {
         // The same request goes out again under the same key on the next connection.
         connection.client.close();
         this.#drop(connection);
+        if (stock && wasSent(e) && !mayRepeat(method)) throw unanswered(method, e);
       }
     }
   }
@@ -250,6 +261,16 @@ function isFinal(e: unknown): boolean {
 /** Whether the connection failed rather than the call. */
 function isBroken(e: unknown): boolean {
   return e instanceof Fault && e.code === "unavailable" && e.context.sent !== undefined;
+}
+
+/** Whether the peer may have seen the request. */
+function wasSent(e: unknown): boolean {
+  return e instanceof Fault && e.context.sent === true;
+}
+
+function unanswered(method: string, cause: unknown): StatusError {
+  const message = `${method}: the connection to the pod VM broke before its answer came, and a stock agent cannot be asked twice`;
+  return new StatusError(Code.unavailable, message, [], { cause });
 }
 
 function timeLeft(end: number, method: string): number {

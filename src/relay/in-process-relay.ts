@@ -6,8 +6,11 @@ import { Mutex } from "../base/mutex.ts";
 import { race } from "../base/retry.ts";
 import { GuestDefinition } from "../gen/kataremote/guest/v1/guest.ts";
 import { createClient, type UnaryCaller } from "../ttrpc/index.ts";
+import { AgentSocket } from "./agent-socket.ts";
 import { GuestLink } from "./guest-link.ts";
 import {
+  type AgentSocketSpec,
+  type AgentSocketUse,
   type DoorSpec,
   type GuestFacts,
   type GuestSpec,
@@ -41,6 +44,7 @@ export class InProcessRelay implements Relay {
   readonly #dialer = new Dialer();
   readonly #doors = new Map<string, TaskDoor>();
   readonly #guests = new Map<SandboxId, GuestLink>();
+  readonly #agentSockets = new Map<SandboxId, AgentSocket>();
   readonly #stdio = new Map<string, Stdio>();
   /** One tree goes into one guest once at a time; whoever comes second finds it there. */
   readonly #trees = new Map<string, Mutex>();
@@ -127,6 +131,24 @@ export class InProcessRelay implements Relay {
     );
   }
 
+  async openAgentSocket(spec: AgentSocketSpec): Promise<void> {
+    if (this.#agentSockets.has(spec.sandboxId)) return;
+    const guest = this.#guest(spec.sandboxId);
+    const sendTree = (tree: TreeSpec, call: Call): Promise<TreeReceipt> => this.sendTree(spec.sandboxId, tree, call);
+    const socket = await AgentSocket.open(spec, { guest, log: this.#options.log, sendTree });
+    this.#agentSockets.set(spec.sandboxId, socket);
+  }
+
+  async closeAgentSocket(id: SandboxId): Promise<void> {
+    const socket = this.#agentSockets.get(id);
+    this.#agentSockets.delete(id);
+    await socket?.close();
+  }
+
+  async agentSocketUse(): Promise<readonly AgentSocketUse[]> {
+    return [...this.#agentSockets].map(([sandboxId, socket]) => ({ sandboxId, ...socket.use }));
+  }
+
   async attachStdio(spec: StdioSpec, call: Call): Promise<void> {
     if (this.#stdio.has(spec.key)) throw new Fault("already_exists", `stdio ${spec.key} is attached already`);
     const opening = Stdio.attach(spec, { guest: this.#guest(spec.sandboxId), log: this.#options.log });
@@ -159,6 +181,7 @@ export class InProcessRelay implements Relay {
     clearInterval(this.#ticker);
     await Promise.all([...this.#doors.keys()].map((door) => this.closeDoor(door)));
     await Promise.all([...this.#stdio.keys()].map((key) => this.detachStdio(key)));
+    await Promise.all([...this.#agentSockets.keys()].map((id) => this.closeAgentSocket(id)));
     await Promise.all([...this.#guests.keys()].map((id) => this.disconnectGuest(id)));
   }
 

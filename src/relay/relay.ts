@@ -26,6 +26,13 @@ export interface Relay extends AsyncDisposable {
   /** Sends a directory tree over a TLS connection of its own. */
   sendTree(id: SandboxId, tree: TreeSpec, call: Call): Promise<TreeReceipt>;
 
+  /** Serves a connected guest's agent on a unix socket, for shims that are not ours. Repeatable. */
+  openAgentSocket(spec: AgentSocketSpec): Promise<void>;
+  /** Ends its connections and removes the socket; idempotent. */
+  closeAgentSocket(id: SandboxId): Promise<void>;
+  /** Who uses the agent sockets now. */
+  agentSocketUse(): Promise<readonly AgentSocketUse[]>;
+
   /** Starts copying between the stdio URIs and a process in the guest. Opening never blocks. */
   attachStdio(spec: StdioSpec, call: Call): Promise<void>;
   /** Resolves when stdout and stderr have reached end of file and all of it is written. */
@@ -72,6 +79,42 @@ export interface GuestSpec {
   readonly onStage?: (stage: string) => void;
   /** After this long without a connection the guest is lost, ms. */
   readonly lostAfterMs: number;
+  /** Present: the stock forwarder listens there, which neither enrols nor takes a configuration. */
+  readonly stock?: StockGuestSpec;
+}
+
+/** The stock forwarder as a TLS peer. */
+export interface StockGuestSpec {
+  /** SNI, and the name in its certificate. */
+  readonly serverName: string;
+  /** The one certificate that it may show; absent: any of `identity.caPem` with that name. */
+  readonly certificatePem?: string;
+  /** Default TLS 1.2; 1.3 is what two current peers agree on. */
+  readonly minVersion?: "TLSv1.2" | "TLSv1.3";
+  /** OpenSSL's names, for TLS 1.2. */
+  readonly ciphers?: string;
+}
+
+export interface AgentSocketSpec {
+  readonly sandboxId: SandboxId;
+  /** 0600; what lies there is replaced. */
+  readonly path: string;
+  /** Where the kubelet's CSI drivers describe volumes; absent: no volumes are looked for. */
+  readonly directVolumesDir?: string;
+  /** Only its volumes are the pod's; "" when it is not known. */
+  readonly podUid: string;
+  /**
+   * Where the shim, in its own mount namespace, mounts its containers' root filesystems, `<container id>/rootfs`: they
+   * are carried into the guest, which must be ours. Absent: root filesystems come with the requests.
+   */
+  readonly rootfsDir?: string;
+}
+
+export interface AgentSocketUse {
+  readonly sandboxId: SandboxId;
+  readonly connections: number;
+  /** Since the last connection ended, or since the socket is there, ms; 0 while there is one. */
+  readonly idleMs: number;
 }
 
 export interface GuestFacts {

@@ -59,6 +59,12 @@ export class UnixListener {
     }
   }
 
+  /** Whether whoever dials the path reaches this listener: others may have removed or replaced it. */
+  async isReached(): Promise<boolean> {
+    const stat = await lstat(this.path, { bigint: true }).catch(() => undefined); // not there
+    return stat?.ino === this.#inode;
+  }
+
   /** Closes the listener and its connections, and removes the socket unless another listener has taken the path. */
   async close(): Promise<void> {
     const stat = await lstat(this.path, { bigint: true }).catch(() => undefined); // removed by somebody: nothing to do

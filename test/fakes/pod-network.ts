@@ -1,4 +1,10 @@
-import type { PodNetns, PodNetwork, PodNetworkPlan, PodNetworkTarget } from "../../src/podnetwork/index.ts";
+import type {
+  PodNetns,
+  PodNetwork,
+  PodNetworkPlan,
+  PodNetworkTarget,
+  TunnelReservation,
+} from "../../src/podnetwork/index.ts";
 
 /** What every namespace looks like. */
 export const FAKE_NETNS: PodNetns = {
@@ -21,6 +27,12 @@ export class FakePodNetwork implements PodNetwork {
     this.calls.push(`inspect ${netnsPath}`);
     await this.beforeInspect();
     return FAKE_NETNS;
+  }
+
+  async reserve({ sandboxId }: PodNetworkTarget): Promise<TunnelReservation> {
+    this.calls.push("reserve");
+    this.taken.add(sandboxId);
+    return { vnis: [555_000], port: 4789, workerAddress: "192.0.2.9/24", dedicated: false };
   }
 
   async attach(

@@ -3,7 +3,16 @@ import type { Call } from "../../src/base/call.ts";
 import { deferred } from "../../src/base/deferred.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { SandboxId } from "../../src/base/ids.ts";
-import type { GuestFacts, GuestSpec, Relay, StdioSpec, TreeReceipt, TreeSpec } from "../../src/relay/index.ts";
+import type {
+  AgentSocketSpec,
+  AgentSocketUse,
+  GuestFacts,
+  GuestSpec,
+  Relay,
+  StdioSpec,
+  TreeReceipt,
+  TreeSpec,
+} from "../../src/relay/index.ts";
 import type { UnaryCaller } from "../../src/ttrpc/index.ts";
 import { FakeAgent } from "./agent.ts";
 
@@ -41,6 +50,19 @@ export class FakeRelay implements Relay {
   async openDoor(): Promise<void> {}
   async closeDoor(): Promise<void> {}
   onTaskRequest(): void {}
+  readonly agentSockets = new Map<SandboxId, AgentSocketSpec>();
+
+  async openAgentSocket(spec: AgentSocketSpec): Promise<void> {
+    this.agentSockets.set(spec.sandboxId, spec);
+  }
+
+  async closeAgentSocket(id: SandboxId): Promise<void> {
+    this.agentSockets.delete(id);
+  }
+
+  async agentSocketUse(): Promise<readonly AgentSocketUse[]> {
+    return [...this.agentSockets.keys()].map((sandboxId) => ({ sandboxId, connections: 1, idleMs: 0 }));
+  }
 
   async connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts> {
     this.guestSpecs.push(spec);

@@ -4,15 +4,15 @@ import { lstat } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { RelayFixture } from "../../../test/support/relay-fixture.ts";
-import { StubGuest } from "../../../test/support/stub-guest.ts";
-import { TcpProxy } from "../../../test/support/tcp-proxy.ts";
-import { withDeadline } from "../../base/call.ts";
-import { silentLogger } from "../../base/log.ts";
-import { AgentServiceDefinition } from "../../gen/agent/agent.ts";
-import { HealthCheckResponse, HealthDefinition } from "../../gen/agent/health.ts";
-import { GuestDefinition } from "../../gen/kataremote/guest/v1/guest.ts";
-import { Code, type StatusError, TtrpcClient } from "../../ttrpc/index.ts";
+import { RelayFixture } from "../../test/support/relay-fixture.ts";
+import { StubGuest } from "../../test/support/stub-guest.ts";
+import { TcpProxy } from "../../test/support/tcp-proxy.ts";
+import { withDeadline } from "../base/call.ts";
+import { silentLogger } from "../base/log.ts";
+import { AgentServiceDefinition } from "../gen/agent/agent.ts";
+import { HealthCheckResponse, HealthDefinition } from "../gen/agent/health.ts";
+import { GuestDefinition } from "../gen/kataremote/guest/v1/guest.ts";
+import { Code, type StatusError, TtrpcClient } from "../ttrpc/index.ts";
 import { AgentSocket } from "./agent-socket.ts";
 
 const AGENT = AgentServiceDefinition.fullName;
@@ -24,7 +24,14 @@ async function world() {
   const proxy = await TcpProxy.open(() => guest.port);
   await fixture.relay.connectGuest(fixture.spec(proxy.port), withDeadline(10_000));
   const path = join(fixture.dir, "agent.ttrpc");
-  const socket = await AgentSocket.open({ path, guest: fixture.relay.guest(fixture.sandboxId), log: silentLogger() });
+  const socket = await AgentSocket.open(
+    { path, sandboxId: fixture.sandboxId, podUid: "" },
+    {
+      guest: fixture.relay.guest(fixture.sandboxId),
+      log: silentLogger(),
+      sendTree: (tree, call) => fixture.relay.sendTree(fixture.sandboxId, tree, call),
+    },
+  );
   const clients: TtrpcClient[] = [];
   return {
     ...{ fixture, guest, proxy, path },

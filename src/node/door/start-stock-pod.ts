@@ -1,0 +1,144 @@
+import { join } from "node:path";
+import { type Call, withDeadline } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { parseSandboxId } from "../../base/ids.ts";
+import type { PodNetns } from "../../podnetwork/index.ts";
+import type { GuestSpec } from "../../relay/index.ts";
+import type { VmAddress } from "../../shim/hypervisor/index.ts";
+import type { StockDeps } from "./stock-deps.ts";
+import type { StockState } from "./stock-state.ts";
+import { OPERATOR_SERVER_NAME } from "./stock-tls.ts";
+
+/**
+ * A stock shim mounts root filesystems at `<its sandbox id>/mounts/<container id>/rootfs` below it, whether or not there
+ * is a shared filesystem. Source: kata-containers src/runtime/virtcontainers/fs_share_linux.go, kataHostSharedDir.
+ */
+const SHIM_MOUNTS = "/run/kata-containers/shared/sandboxes";
+/** Source: wire contract §3.8: what the forwarder listens on unless told otherwise. */
+const FORWARDER_PORT = 15_150;
+
+/**
+ * Brings the VM of a stock shim's pod up: address, tunnel, guest connection. May run again after any failure.
+ * @throws Fault that names the stage
+ */
+export async function startStockPod(deps: StockDeps, state: StockState, call: Call): Promise<VmAddress> {
+  const { hypervisor, config } = deps;
+  const sandboxId = parseSandboxId(state.sandboxId);
+  const address = await stage("start the pod VM", () =>
+    hypervisor.startVm(sandboxId, withDeadline(config.startVmTimeoutMs, call)),
+  );
+  const netns = await inspect(deps, state, call);
+  if (state.guest === "stock") {
+    // The guest knows its network already, and opens its port only when it has made it: neither waits for the other.
+    await Promise.all([
+      stage("bring the tunnel up", () => attach(deps, state, netns, address, call)),
+      connectStockPod(deps, state, address, call),
+    ]);
+  } else {
+    const plan = await stage("bring the tunnel up", () => attach(deps, state, netns, address, call));
+    await connectStockPod(deps, state, address, call, plan);
+  }
+  hypervisor.reportReady(sandboxId, withDeadline(60_000)).catch((err: unknown) => {
+    deps.log.warn({ err, sandbox: sandboxId }, "backend not told that the agent answered");
+  });
+  return address;
+}
+
+/** Connects the guest and opens the agent socket. Also what a new daemon does with the pods of the one before. */
+export async function connectStockPod(
+  deps: StockDeps,
+  state: StockState,
+  address: VmAddress,
+  call: Call,
+  plan?: object,
+): Promise<void> {
+  const { relay, config } = deps;
+  const port = address.port === FORWARDER_PORT ? config.forwarderPort : address.port;
+  const where = `${address.addresses.join(", ")} port ${port}`;
+  const sandboxId = parseSandboxId(state.sandboxId);
+  await stage(`reach the agent of pod VM ${address.instanceId} at ${where}`, async () => {
+    const bounded = withDeadline(config.connectTimeoutMs, call);
+    const spec = { ...(await guestSpec(deps, state, bounded)), addresses: address.addresses, port };
+    await relay.connectGuest(plan === undefined ? spec : { ...spec, podNetworkJson: JSON.stringify(plan) }, bounded);
+  });
+  await relay.openAgentSocket({
+    sandboxId,
+    path: state.socketPath,
+    directVolumesDir: config.directVolumesDir,
+    podUid: "",
+    ...(state.guest === "reference" ? { rootfsDir: join(SHIM_MOUNTS, state.id, "mounts") } : {}),
+  });
+}
+
+async function guestSpec(
+  deps: StockDeps,
+  state: StockState,
+  call: Call,
+): Promise<Omit<GuestSpec, "addresses" | "port">> {
+  const { hypervisor, tls, guestLostAfterMs: lostAfterMs } = deps;
+  const sandboxId = parseSandboxId(state.sandboxId);
+  const common = { sandboxId, hostname: state.pod.name, lostAfterMs };
+  if (state.guest === "reference") {
+    const identity = await hypervisor.clientIdentity(call);
+    return { ...common, identity, sign: (csrPem, c) => hypervisor.signGuest(sandboxId, csrPem, c) };
+  }
+  const sign = async (): Promise<never> => {
+    throw new Fault("unimplemented", "a stock guest does not enrol", { sandboxId });
+  };
+  const profile = { minVersion: tls.minVersion, ...(tls.ciphers === undefined ? {} : { ciphers: tls.ciphers }) };
+  if (tls.operator !== undefined)
+    return { ...common, sign, identity: tls.operator, stock: { serverName: OPERATOR_SERVER_NAME, ...profile } };
+  const known = await hypervisor.stockIdentity(sandboxId, call);
+  const { caPem, certificatePem, keyPem, serverName, serverCertificatePem } = known;
+  const stock = { serverName, certificatePem: serverCertificatePem, ...profile };
+  return { ...common, sign, identity: { caPem, certificatePem, keyPem }, stock };
+}
+
+async function inspect({ podNetwork }: StockDeps, state: StockState, call: Call): Promise<PodNetns | undefined> {
+  const { netnsPath } = state;
+  if (podNetwork === undefined || netnsPath === undefined) return undefined;
+  return await stage("read the pod's network", () => podNetwork.inspect(netnsPath, call));
+}
+
+async function attach(
+  { podNetwork, log }: StockDeps,
+  state: StockState,
+  found: PodNetns | undefined,
+  { addresses }: VmAddress,
+  call: Call,
+): Promise<object | undefined> {
+  const { netnsPath, sandboxId, vnis, guest, dedicated } = state;
+  if (podNetwork === undefined || netnsPath === undefined || found === undefined) return undefined;
+  const target = { sandboxId, netnsPath, ...(vnis === undefined ? {} : { vnis }) };
+  const peer = dedicated ? addresses[1] : addresses[0];
+  if (peer === undefined)
+    throw new Fault(
+      "failed_precondition",
+      `the pod VM has ${addresses.length} addresses, the tunnel needs its second one`,
+    );
+  const carried = guest === "stock" ? onlyStockInterface(found) : found;
+  const plan = await podNetwork.attach(target, carried, [peer], call);
+  if (plan === undefined)
+    log.warn({ sandbox: sandboxId, addresses }, "the pod has no network: its VM is one that no tunnel reaches");
+  return plan;
+}
+
+/** The stock forwarder makes one interface, the default route's. */
+function onlyStockInterface(found: PodNetns): PodNetns {
+  const device = found.routes.find((r) => r.destination === "0.0.0.0/0")?.device;
+  return {
+    interfaces: found.interfaces.filter((i) => i.name === device),
+    routes: found.routes.filter((r) => r.device === device),
+    neighbours: found.neighbours.filter((n) => n.device === device),
+  };
+}
+
+/** Says in which stage something failed. */
+async function stage<T>(what: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (cause) {
+    const fault = Fault.from(cause);
+    throw new Fault(fault.code, `cannot ${what}`, fault.context, { cause: fault, retryable: fault.retryable });
+  }
+}
