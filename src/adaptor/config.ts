@@ -1,4 +1,5 @@
 import { type Static, Type } from "typebox";
+import { CapacityConfig } from "./capacity/index.ts";
 import { StoreConfig } from "./store/index.ts";
 
 const strict = { additionalProperties: false } as const;
@@ -36,6 +37,13 @@ export const AdaptorConfig = Type.Object(
             {
               host: Type.String(),
               port: Port,
+              joinPort: Type.Optional(
+                Type.Integer({
+                  ...{ minimum: 1, maximum: 65_535 },
+                  description:
+                    "For nodes that have no certificate yet: they show a token of `kata-remote adaptor token`",
+                }),
+              ),
               serverNames: Type.Array(Type.String(), {
                 minItems: 1,
                 description: "DNS names and addresses that nodes dial",
@@ -71,11 +79,16 @@ export const AdaptorConfig = Type.Object(
       },
       { ...strict, default: {} },
     ),
+    capacity: CapacityConfig,
     limits: Type.Object(
       {
         sandboxes: Type.Integer({ minimum: 1, default: 1000, description: "Living at once; CreateVM fails beyond" }),
-        concurrentStarts: Type.Integer({ minimum: 1, default: 16 }),
-        concurrentStops: Type.Integer({ minimum: 1, default: 32 }),
+        sandboxesPerNode: Type.Optional(Type.Integer({ minimum: 1, description: "Living at once on one node" })),
+        sandboxesPerNamespace: Type.Optional(
+          Type.Integer({ minimum: 1, description: "Living at once in one Kubernetes namespace" }),
+        ),
+        concurrentStarts: Type.Integer({ minimum: 1, default: 16, description: "Where VMs are made one by one" }),
+        concurrentStops: Type.Integer({ minimum: 1, default: 250 }),
         startAttempts: Type.Integer({
           minimum: 1,
           default: 5,
@@ -117,10 +130,41 @@ export const AdaptorConfig = Type.Object(
           default: 30 * SECOND,
           description: "A younger instance without a record is left alone, ms",
         }),
+        massLossMs: Type.Integer({
+          minimum: 0,
+          default: 60 * SECOND,
+          description: "A listing that lacks most instances is believed only after this, ms",
+        }),
+        stuckDeleteMs: Type.Integer({
+          minimum: 0,
+          default: 300 * SECOND,
+          description: "A deletion that takes longer is reported as stuck, ms",
+        }),
         retentionMs: Type.Integer({
           minimum: 0,
           default: 3600 * SECOND,
           description: "How long records that are over are kept, ms",
+        }),
+      },
+      { ...strict, default: {} },
+    ),
+    nodes: Type.Object(
+      {
+        rebootQuietMs: Type.Integer({
+          minimum: 0,
+          default: 30 * SECOND,
+          description: "A node that was heard of within this time was not rebooted: it has a double, ms",
+        }),
+        silentMs: Type.Integer({
+          minimum: 100,
+          default: 120 * SECOND,
+          description: "A node that was not heard of for this long is reported as silent, ms",
+        }),
+        goneMs: Type.Integer({
+          minimum: 0,
+          default: 0,
+          description:
+            "Sandboxes of a node that was not heard of for this long are stopped, ms. 0: never by themselves",
         }),
       },
       { ...strict, default: {} },

@@ -6,15 +6,19 @@ import type { AdaptorStore } from "./store/index.ts";
 
 /** The store, which notes a node's report only when it is let go. */
 function slowReports(store: AdaptorStore, go: Promise<void>): AdaptorStore {
-  const nodes: AdaptorStore["nodes"] = {
-    report: async (...report) => {
-      await go;
-      return store.nodes.report(...report);
-    },
+  const slow = async (...change: Parameters<AdaptorStore["facts"]["swap"]>): Promise<boolean> => {
+    if (change[0].startsWith("node:")) await go;
+    return store.facts.swap(...change);
   };
+  const facts = new Proxy(store.facts, {
+    get(object, key) {
+      const value: unknown = key === "swap" ? slow : Reflect.get(object, key, object);
+      return typeof value === "function" ? value.bind(object) : value;
+    },
+  });
   return new Proxy(store, {
     get(object, key) {
-      if (key === "nodes") return nodes;
+      if (key === "facts") return facts;
       const value: unknown = Reflect.get(object, key, object);
       return typeof value === "function" ? value.bind(object) : value;
     },

@@ -1,4 +1,11 @@
-import { Client, type ClientOptions, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import {
+  type ChannelCredentials,
+  Client,
+  type ClientOptions,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { ended } from "../base/retry.ts";
@@ -15,6 +22,11 @@ export type ServiceClient<S extends ServiceShape> = {
   readonly [K in keyof S["methods"]]: ClientMethod<S["methods"][K]>;
 } & { close(): void };
 
+/** Whom to trust when there is no identity to show yet, PEM. */
+export interface ServerTrust {
+  readonly caPem: string;
+}
+
 /** Identity for mutual TLS, PEM. */
 export interface TlsIdentity {
   readonly caPem: string;
@@ -25,8 +37,8 @@ export interface TlsIdentity {
 export interface ClientTarget {
   /** `unix:///path/to.sock` or `host:port`. */
   readonly address: string;
-  /** Mutual TLS; without it plain text, which is for unix sockets only. */
-  readonly tls?: TlsIdentity;
+  /** Mutual TLS, or the server's side of it only; without it plain text, which is for unix sockets only. */
+  readonly tls?: TlsIdentity | ServerTrust;
   readonly options?: ClientOptions;
 }
 
@@ -41,9 +53,7 @@ export function createClient<S extends ServiceShape>(service: S, target: ClientT
   const tls = target.tls;
   const channel = new Client(
     target.address,
-    tls === undefined
-      ? credentials.createInsecure()
-      : credentials.createSsl(Buffer.from(tls.caPem), Buffer.from(tls.keyPem), Buffer.from(tls.certificatePem)),
+    tls === undefined ? credentials.createInsecure() : channelCredentials(tls),
     {
       "grpc.max_reconnect_backoff_ms": 2000,
       // A socket's path is no host name, and would be sent as one. With TLS this option would replace the name to verify.
@@ -56,6 +66,12 @@ export function createClient<S extends ServiceShape>(service: S, target: ClientT
     method.responseStream ? streaming(channel, service, method) : unary(channel, service, method),
   ]);
   return { ...Object.fromEntries(methods), close: () => channel.close() } as ServiceClient<S>;
+}
+
+function channelCredentials(tls: TlsIdentity | ServerTrust): ChannelCredentials {
+  const ca = Buffer.from(tls.caPem);
+  if (!("keyPem" in tls)) return credentials.createSsl(ca);
+  return credentials.createSsl(ca, Buffer.from(tls.keyPem), Buffer.from(tls.certificatePem));
 }
 
 function unary(channel: Client, service: ServiceShape, method: MethodShape) {

@@ -7,7 +7,7 @@ import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { background, type Call, withDeadline } from "../base/call.ts";
 import { deferred } from "../base/deferred.ts";
 import { Fault } from "../base/fault.ts";
-import { PodVmDefinition, StartVmEvent } from "../gen/kataremote/podvm/v1/podvm.ts";
+import { PodVmDefinition, StartVmEvent, SyncNodeResponse } from "../gen/kataremote/podvm/v1/podvm.ts";
 import { createClient, type Handlers, implement, type ServiceClient } from "./index.ts";
 
 describe("a service over a unix socket", () => {
@@ -38,9 +38,12 @@ describe("a service over a unix socket", () => {
     async *watchVm() {
       for (let i = 0; i < 20_000; i++) yield { sandboxId: String(i), instanceId: "x".repeat(100), reason: "" };
     },
+    identifyStockGuest: async () => {
+      throw new Error("unused");
+    },
     signGuest: async () => Promise.reject(new RangeError("bug")),
     reportReady: async () => ({}),
-    syncNode: async () => ({ stoppingSandboxIds: [], lostSandboxIds: [] }),
+    syncNode: async () => SyncNodeResponse.fromPartial({}),
   };
 
   before(async () => {

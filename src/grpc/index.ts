@@ -1,4 +1,11 @@
-export { type ClientMethod, type ClientTarget, createClient, type ServiceClient, type TlsIdentity } from "./client.ts";
+export {
+  type ClientMethod,
+  type ClientTarget,
+  createClient,
+  type ServerTrust,
+  type ServiceClient,
+  type TlsIdentity,
+} from "./client.ts";
 export {
   type MethodShape,
   type Partially,

@@ -270,14 +270,89 @@ export function storeConformance(name: string, create: () => Promise<StoreUnderT
       assert.equal((await sandboxes().get(other.id))?.id, other.id);
     });
 
-    it("remembers the boot of each node, and what was agreed on first", async () => {
-      const { nodes } = tested.store;
-      assert.equal(await nodes.report("n", "boot-1"), undefined);
-      assert.equal(await nodes.report("n", "boot-2"), "boot-1");
+    it("remembers what was agreed on first", async () => {
       assert.equal(await tested.store.agree("ca", "one"), "one");
       await tested.reopen();
-      assert.equal(await tested.store.nodes.report("n", "boot-2"), "boot-2");
       assert.equal(await tested.store.agree("ca", "two"), "one");
+    });
+
+    it("changes a fact for whoever knows its value, and finds facts by the begin of their names", async () => {
+      const facts = () => tested.store.facts;
+      assert.equal(await facts().get("node:a"), undefined);
+      const first = await Promise.all([
+        facts().swap("node:a", undefined, "1"),
+        facts().swap("node:a", undefined, "2"),
+        facts().swap("node:b", "nothing", "3"),
+      ]);
+      assert.deepEqual(first, [true, false, false]);
+      assert.equal(await facts().swap("node:b", undefined, ""), true);
+      assert.equal(await facts().swap("other", undefined, "ünïcode\n"), true);
+      await tested.crash();
+      assert.deepEqual(
+        [...(await facts().list("node:"))],
+        [
+          ["node:a", "1"],
+          ["node:b", ""],
+        ],
+      );
+      assert.equal(await facts().get("other"), "ünïcode\n");
+      assert.equal(await facts().swap("node:a", "1", undefined), true);
+      assert.deepEqual([...(await facts().list("node:"))], [["node:b", ""]]);
+    });
+
+    it("gives the lead to one, whose token stays", async () => {
+      const token = await tested.store.facts.lead("loop", 60_000);
+      assert.ok(token !== undefined && token > 0);
+      assert.equal(await tested.store.facts.lead("loop", 60_000), token);
+    });
+
+    it("scans all records in parts, or those of some phases", async () => {
+      const made = await Promise.all(Array.from({ length: 250 }, (_, i) => sandboxes().insert(newRecord(`n${i}`))));
+      const moved = made.slice(0, 120);
+      for (const record of moved) await sandboxes().update(record, { phase: "creating" });
+      const scan = async (...phases: Parameters<ReturnType<typeof sandboxes>["scan"]>) => {
+        const parts: (readonly SandboxRecord[])[] = [];
+        for await (const part of sandboxes().scan(...phases)) parts.push(part);
+        assert.ok(parts.every((part) => part.length > 0 && part.length <= 100));
+        return parts.flat();
+      };
+      assert.deepEqual(new Set((await scan()).map((r) => r.id)), new Set(made.map((r) => r.id)));
+      assert.deepEqual(new Set((await scan(["creating"])).map((r) => r.id)), new Set(moved.map((r) => r.id)));
+      assert.deepEqual(await scan(["gone", "lost"]), []);
+    });
+
+    it("refuses a step that the phase table does not have", async () => {
+      const record = await sandboxes().insert(newRecord());
+      await assert.rejects(sandboxes().update(record, { phase: "lost" }), /cannot become lost: it is prepared/);
+      const gone = await sandboxes().update(record, { phase: "gone" });
+      await assert.rejects(sandboxes().update(gone, { phase: "creating" }), { code: "internal" });
+    });
+
+    it("counts its changes, and begins a new epoch when it is told of more than it knows", async () => {
+      const before = tested.store.position;
+      await sandboxes().insert(newRecord());
+      const after = tested.store.position;
+      assert.ok(after.epoch === before.epoch && after.seq > before.seq);
+      await tested.store.beginEpoch("another");
+      assert.equal(tested.store.epoch.id, before.epoch);
+      const record = await sandboxes().insert(newRecord());
+      await tested.store.beginEpoch(before.epoch);
+      assert.notEqual(tested.store.epoch.id, before.epoch);
+      const next = tested.store.epoch;
+      await tested.reopen();
+      assert.deepEqual(tested.store.epoch, next);
+      assert.equal((await sandboxes().get(record.id))?.id, record.id);
+      const begun = await operations().begin((await submit("a", "s")).id);
+      assert.ok(begun && begun.lease > Date.now() - 60_000, "leases from before must stay lower");
+    });
+
+    it("keeps what a newer version wrote into a record", async () => {
+      const future = { ...newRecord(), addedLater: { deep: [1, 2] } };
+      const inserted = await sandboxes().insert(future);
+      const updated = await sandboxes().update(inserted, { phase: "creating" });
+      assert.deepEqual((updated as unknown as typeof future).addedLater, future.addedLater);
+      await tested.reopen();
+      assert.deepEqual(await sandboxes().get(inserted.id), updated);
     });
 
     it("refuses what comes after its end", async () => {

@@ -5,6 +5,7 @@ import { type Adaptor, AdaptorConfig, type AdaptorDeps, createAdaptor } from "..
 import { parseConfig } from "../../src/base/config.ts";
 import { newSandboxId, type SandboxId } from "../../src/base/ids.ts";
 import { silentLogger } from "../../src/base/log.ts";
+import { AdminDefinition } from "../../src/gen/kataremote/podvm/v1/admin.ts";
 import { PodVmDefinition, type StartVmEvent } from "../../src/gen/kataremote/podvm/v1/podvm.ts";
 import { createClient, type ServiceClient } from "../../src/grpc/index.ts";
 import { ZeroProvider } from "./zero-provider.ts";
@@ -20,6 +21,9 @@ export function adaptorConfig(dir: string, change: Readonly<Record<string, unkno
     rest: { port: 0 },
     reconcile: { intervalMs: 50, lostIntervalMs: 50, orphanGraceMs: 0 },
     limits: { consoleWaitMs: 300 },
+    // Tests make many VMs for a pod that never becomes ready.
+    capacity: { breaker: { podFailures: 1000, classFailures: 1000 } },
+    nodes: { rebootQuietMs: 0 },
     ...change,
     grpc: { socketPath: join(dir, "adaptor.sock"), ...(change.grpc as object | undefined) },
   };
@@ -32,6 +36,7 @@ export class AdaptorUnderTest implements AsyncDisposable {
   readonly provider: ZeroProvider;
   readonly config: AdaptorConfig;
   readonly client: PodVmClient;
+  readonly admin: ServiceClient<typeof AdminDefinition>;
   readonly nodeId = "node-1";
   #adaptor: Adaptor;
   readonly #deps: Partial<AdaptorDeps>;
@@ -42,10 +47,12 @@ export class AdaptorUnderTest implements AsyncDisposable {
     this.provider = provider;
     this.#deps = deps;
     this.#adaptor = this.#create();
-    this.client = createClient(PodVmDefinition, {
+    const target = {
       address: `unix://${config.grpc.socketPath}`,
       options: { "grpc.initial_reconnect_backoff_ms": 20, "grpc.max_reconnect_backoff_ms": 50 },
-    });
+    };
+    this.client = createClient(PodVmDefinition, target);
+    this.admin = createClient(AdminDefinition, target);
   }
 
   static async open(
@@ -58,8 +65,11 @@ export class AdaptorUnderTest implements AsyncDisposable {
     } = {},
   ): Promise<AdaptorUnderTest> {
     const dir = options.dir ?? (await mkdtemp(join(tmpdir(), "adaptor-")));
-    const provider = new ZeroProvider({ dir: options.cloud ?? join(dir, "zero") });
-    const tested = new AdaptorUnderTest(dir, adaptorConfig(dir, options.config), provider, options.deps ?? {});
+    const config = adaptorConfig(dir, options.config);
+    const { places } = (config.providers.zero ?? {}) as { readonly places?: readonly string[] };
+    const cloud = options.cloud ?? join(dir, "zero");
+    const provider = new ZeroProvider({ dir: cloud, ...(places === undefined ? {} : { places }) });
+    const tested = new AdaptorUnderTest(dir, config, provider, options.deps ?? {});
     await tested.#adaptor.start();
     return tested;
   }
@@ -117,6 +127,7 @@ export class AdaptorUnderTest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.client.close();
+    this.admin.close();
     await this.#adaptor.close();
     await rm(this.dir, { recursive: true });
   }

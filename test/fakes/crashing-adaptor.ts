@@ -46,8 +46,13 @@ function of(object: object, key: string | symbol): unknown {
   return typeof value === "function" ? value.bind(object) : value;
 }
 
-const provider = watched(new ZeroProvider({ dir: cloud }), ["createInstance", "deleteInstance"]);
-const adaptor = createAdaptor(adaptorConfig(dir, JSON.parse(change) as Record<string, unknown>), {
+const config = adaptorConfig(dir, JSON.parse(change) as Record<string, unknown>);
+const places = (config.providers.zero as { readonly places?: readonly string[] } | undefined)?.places;
+const zero = new ZeroProvider({ dir: cloud, ...(places === undefined ? {} : { places }) });
+const batches = zero.batches && watched(zero.batches, ["createInstances"]);
+const calls = watched(zero, ["createInstance", "deleteInstance"]);
+const provider = new Proxy(calls, { get: (object, key) => (key === "batches" ? batches : of(object, key)) });
+const adaptor = createAdaptor(config, {
   provider,
   log: silentLogger(),
   wrapStore(store) {

@@ -1,6 +1,13 @@
 import type { Call } from "../../src/base/call.ts";
 import { parseInstanceId, type SandboxId } from "../../src/base/ids.ts";
-import type { GuestIdentity, Hypervisor, VmAddress, VmLoss, VmRequest } from "../../src/shim/hypervisor/index.ts";
+import type {
+  GuestIdentity,
+  Hypervisor,
+  StockIdentity,
+  VmAddress,
+  VmLoss,
+  VmRequest,
+} from "../../src/shim/hypervisor/index.ts";
 
 /** VMs in memory. */
 export class FakeHypervisor implements Hypervisor {
@@ -36,6 +43,13 @@ export class FakeHypervisor implements Hypervisor {
 
   async signGuest(): Promise<GuestIdentity> {
     return { certificatePem: "leaf", verifiedBy: "console" };
+  }
+
+  async stockIdentity(): Promise<StockIdentity> {
+    return {
+      ...{ serverName: "podvm-web", serverCertificatePem: "leaf", caPem: "ca" },
+      ...{ certificatePem: "certificate", keyPem: "key" },
+    };
   }
 
   async reportReady(id: SandboxId): Promise<void> {

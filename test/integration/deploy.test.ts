@@ -127,8 +127,19 @@ describe("the built prefix", () => {
     assert.match(execFileSync(launcher, ["-v"], { encoding: "utf8" }), /kata-remote/);
   });
 
-  it("has a guest bundle of one file that parses", () => {
-    execFileSync(process.execPath, ["--check", join(prefix, "lib/kata-remote/guest.mjs")]);
+  it("has a guest bundle that parses, most of it in chunks that a boot does not read", () => {
+    const guest = join(prefix, "lib/kata-remote/guest");
+    execFileSync(process.execPath, ["--check", join(guest, "guest.mjs")]);
+    const read = new Map<string, string>();
+    const visit = (path: string): void => {
+      if (read.has(path)) return;
+      read.set(path, readFileSync(path, "utf8"));
+      for (const [, chunk = ""] of (read.get(path) ?? "").matchAll(/(?:from|import) *"(\.[^"]+)"/g))
+        visit(join(path, "..", chunk));
+    };
+    visit(join(guest, "guest.mjs"));
+    const bytes = [...read.values()].reduce((sum, text) => sum + text.length, 0);
+    assert.ok(bytes < 450_000, `${bytes} bytes are read by every guest: ${[...read.keys()].join(" ")}`);
   });
 
   it("keeps what a provider needs in chunks of its own", () => {

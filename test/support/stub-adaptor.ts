@@ -5,6 +5,7 @@ import {
   PodVmDefinition,
   StartVmEvent,
   StartVmEvent_Stage,
+  SyncNodeResponse,
   type VmEvent,
 } from "../../src/gen/kataremote/podvm/v1/podvm.ts";
 import { implement } from "../../src/grpc/index.ts";
@@ -107,6 +108,9 @@ export class StubAdaptor {
           verifiedBy: "address",
         };
       },
+      identifyStockGuest: async () => {
+        throw new Fault("failed_precondition", "the stub makes no VMs with the stock image");
+      },
       reportReady: async () => {
         seen("reportReady");
         return {};
@@ -115,7 +119,8 @@ export class StubAdaptor {
         this.synced.push([...liveSandboxIds].sort());
         const stoppingSandboxIds = [...vms.keys()].filter((id) => !liveSandboxIds.includes(id));
         for (const id of stoppingSandboxIds) vms.delete(id);
-        return { stoppingSandboxIds, lostSandboxIds: liveSandboxIds.filter((id) => !vms.has(id)) };
+        const lostSandboxIds = liveSandboxIds.filter((id) => !vms.has(id));
+        return SyncNodeResponse.fromPartial({ stoppingSandboxIds, lostSandboxIds });
       },
     };
   }

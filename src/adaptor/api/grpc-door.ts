@@ -4,11 +4,14 @@ import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { Fault } from "../../base/fault.ts";
 import { mkdirPrivate } from "../../base/files.ts";
 import type { Logger } from "../../base/log.ts";
+import { AdminDefinition, JoinDefinition } from "../../gen/kataremote/podvm/v1/admin.ts";
 import { PodVmDefinition } from "../../gen/kataremote/podvm/v1/podvm.ts";
-import { implement, type TlsIdentity } from "../../grpc/index.ts";
-import type { PodVmService } from "../podvm/index.ts";
+import { type Handlers, implement, type ServiceShape, type TlsIdentity } from "../../grpc/index.ts";
+import type { JoinTokens, PodVmService } from "../podvm/index.ts";
+import { type AdminDeps, adminHandlers } from "./admin-handlers.ts";
 import type { Metrics } from "./metrics.ts";
 import { podVmHandlers } from "./pod-vm-handlers.ts";
+import { checkNodeId } from "./read-report.ts";
 
 export interface GrpcDoorDeps {
   readonly service: PodVmService;
@@ -39,12 +42,15 @@ export class GrpcDoor implements AsyncDisposable {
    * Listens on a unix socket (0600). A socket file that a dead adaptor left is replaced; the caller's lock on the store
    * says that no living one has it.
    */
-  static async openSocket(path: string, deps: GrpcDoorDeps): Promise<GrpcDoor> {
+  static async openSocket(path: string, deps: GrpcDoorDeps, admin: AdminDeps): Promise<GrpcDoor> {
     await mkdirPrivate(dirname(path));
     await rm(path, { force: true });
     const umask = process.umask(0o077);
     try {
-      return await GrpcDoor.#open(`unix://${path}`, ServerCredentials.createInsecure(), false, deps);
+      return await GrpcDoor.#open(`unix://${path}`, ServerCredentials.createInsecure(), (server, closing) => {
+        serve(server, PodVmDefinition, podVmHandlers({ ...deps, network: false, closing }), deps, closing);
+        serve(server, AdminDefinition, adminHandlers(admin), deps, closing);
+      });
     } finally {
       process.umask(umask);
       await chmod(path, 0o600).catch(() => undefined); // not there: listening failed, and that is thrown
@@ -53,29 +59,30 @@ export class GrpcDoor implements AsyncDisposable {
 
   /** Listens on TCP for nodes that show a certificate of the cluster's CA. */
   static openNetwork(address: string, identity: TlsIdentity, deps: GrpcDoorDeps): Promise<GrpcDoor> {
-    const pair = { private_key: Buffer.from(identity.keyPem), cert_chain: Buffer.from(identity.certificatePem) };
-    const credentials = ServerCredentials.createSsl(Buffer.from(identity.caPem), [pair], true);
-    return GrpcDoor.#open(address, credentials, true, deps);
+    const credentials = serverCredentials(identity, true);
+    return GrpcDoor.#open(address, credentials, (server, closing) => {
+      serve(server, PodVmDefinition, podVmHandlers({ ...deps, network: true, closing }), deps, closing);
+    });
+  }
+
+  /** Listens on TCP for nodes that have no certificate yet, and answers them nothing but that. */
+  static openJoin(address: string, identity: TlsIdentity, deps: GrpcDoorDeps, tokens: JoinTokens): Promise<GrpcDoor> {
+    return GrpcDoor.#open(address, serverCredentials(identity, false), (server, closing) => {
+      const handlers: Handlers<typeof JoinDefinition> = {
+        joinNode: ({ nodeId, csrPem, token }) => tokens.join(token, checkNodeId(nodeId), csrPem),
+      };
+      serve(server, JoinDefinition, handlers, deps, closing);
+    });
   }
 
   static async #open(
     address: string,
     credentials: ServerCredentials,
-    network: boolean,
-    deps: GrpcDoorDeps,
+    addServices: (server: Server, closing: AbortSignal) => void,
   ): Promise<GrpcDoor> {
     const server = new Server(KEEPALIVE);
     const closing = new AbortController();
-    const handlers = podVmHandlers({ ...deps, network, closing: closing.signal });
-    server.addService(
-      ...implement(PodVmDefinition, handlers, (method, error) => {
-        const fault = Fault.from(error);
-        deps.metrics.rpcFailed(method, fault.code);
-        if (closing.signal.aborted) return;
-        const level = fault.code === "internal" ? "error" : "info";
-        deps.log[level]({ ...fault.context, method, code: fault.code, err: fault }, "call refused");
-      }),
-    );
+    addServices(server, closing.signal);
     await new Promise<void>((resolve, reject) => {
       server.bindAsync(address, credentials, (cause) => {
         if (cause === null) resolve();
@@ -92,4 +99,28 @@ export class GrpcDoor implements AsyncDisposable {
     await drained;
     clearTimeout(timer);
   }
+}
+
+function serve<S extends ServiceShape>(
+  server: Server,
+  service: S,
+  handlers: Handlers<S>,
+  { metrics, log }: GrpcDoorDeps,
+  closing: AbortSignal,
+): void {
+  server.addService(
+    ...implement(service, handlers, (method, error) => {
+      const fault = Fault.from(error);
+      metrics.rpcFailed(method, fault.code);
+      if (closing.aborted) return;
+      const level = fault.code === "internal" ? "error" : "info";
+      log[level]({ ...fault.context, method, code: fault.code, err: fault }, "call refused");
+    }),
+  );
+}
+
+function serverCredentials(identity: TlsIdentity, clientCertificates: boolean): ServerCredentials {
+  const pair = { private_key: Buffer.from(identity.keyPem), cert_chain: Buffer.from(identity.certificatePem) };
+  const ca = clientCertificates ? Buffer.from(identity.caPem) : null;
+  return ServerCredentials.createSsl(ca, [pair], clientCertificates);
 }

@@ -1,6 +1,6 @@
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
-import { parseSandboxId } from "../../base/ids.ts";
+import { parseInstanceId, parseSandboxId } from "../../base/ids.ts";
 import {
   type CreateVmRequest,
   type PodVmDefinition,
@@ -9,8 +9,10 @@ import {
   VmEvent,
 } from "../../gen/kataremote/podvm/v1/podvm.ts";
 import type { Handlers, Peer } from "../../grpc/index.ts";
-import { nodeCommonName, nodeIdOf } from "../../identity/index.ts";
+import { nodeIdOf } from "../../identity/index.ts";
 import type { CreateVm, NodeCall, PodVmService, StartProgress } from "../podvm/index.ts";
+import { checkNodeId, readReport } from "./read-report.ts";
+import { readStock } from "./read-stock.ts";
 
 interface HandlerDeps {
   readonly service: PodVmService;
@@ -37,7 +39,12 @@ export function podVmHandlers(deps: HandlerDeps): Handlers<typeof PodVmDefinitio
         yield startVmEvent(progress);
     },
     async stopVm(r, call, peer) {
-      await service.stopVm(parseSandboxId(r.sandboxId), r.reason || "the node asked for it", from(call, peer));
+      const request = {
+        ...{ id: parseSandboxId(r.sandboxId), reason: r.reason || "the node asked for it" },
+        ...(r.nodeId === "" ? {} : { nodeId: checkNodeId(r.nodeId) }),
+        ...(r.instanceId === "" ? {} : { instanceId: parseInstanceId(r.instanceId) }),
+      };
+      await service.stopVm(request, from(call, peer));
       return {};
     },
     async *watchVm(r, call, peer) {
@@ -45,14 +52,18 @@ export function podVmHandlers(deps: HandlerDeps): Handlers<typeof PodVmDefinitio
         yield VmEvent.fromPartial(loss);
     },
     signGuest: (r, call, peer) => service.signGuest(parseSandboxId(r.sandboxId), r.csrPem, from(call, peer)),
+    identifyStockGuest: (r, call, peer) =>
+      service.identifyStockGuest(parseSandboxId(r.sandboxId), r.publicKeyPem, from(call, peer)),
     async reportReady(r, call, peer) {
       await service.reportReady(parseSandboxId(r.sandboxId), from(call, peer));
       return {};
     },
     async syncNode(r, call, peer) {
-      const report = { nodeId: checkNodeId(r.nodeId), bootId: r.bootId, live: r.liveSandboxIds.map(parseSandboxId) };
-      const { stopping, lost } = await service.syncNode(report, from(call, peer));
-      return { stoppingSandboxIds: [...stopping], lostSandboxIds: [...lost] };
+      const { stopping, lost, stale, store, recovering } = await service.syncNode(readReport(r), from(call, peer));
+      return {
+        ...{ stoppingSandboxIds: [...stopping], lostSandboxIds: [...lost], stale, recovering },
+        ...{ storeEpoch: store.epoch, storeSeq: BigInt(store.seq) },
+      };
     },
   };
 }
@@ -91,12 +102,17 @@ function readCreateVm(request: CreateVmRequest): CreateVm {
       ...(instanceType === "" ? {} : { instanceType }),
       ...(image === "" ? {} : { image }),
     },
+    ...(request.bootId === ""
+      ? {}
+      : {
+          madeAfter: {
+            bootId: request.bootId,
+            session: String(request.session),
+            sequence: Number(request.sequence),
+          },
+        }),
+    ...(request.stock === undefined ? {} : { stock: readStock(request.stock) }),
   };
-}
-
-function checkNodeId(nodeId: string): string {
-  nodeCommonName(nodeId); // throws when it could not be in a certificate
-  return nodeId;
 }
 
 const STAGES = {

@@ -1,33 +1,20 @@
 import { chmod, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from "@fastify/type-provider-typebox";
+import { TypeBoxValidatorCompiler } from "@fastify/type-provider-typebox";
 import fastify, { type FastifyInstance } from "fastify";
-import { Type } from "typebox";
-import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { mkdirPrivate } from "../../base/files.ts";
-import { type OperationId, parseInstanceId, parseSandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
-import type { PodVmService } from "../podvm/index.ts";
+import { VERSION } from "../../base/version.ts";
 import { problemOf } from "./fault-mapping.ts";
-import type { Metrics } from "./metrics.ts";
+import { openApiDocument } from "./open-api.ts";
+import { ROUTES, type Route, type RouteDeps } from "./routes.ts";
 
 export type RestAddress = { readonly socketPath: string } | { readonly host: string; readonly port: number };
 
-export interface RestDoorDeps {
-  readonly service: PodVmService;
-  readonly metrics: Metrics;
+export interface RestDoorDeps extends RouteDeps {
   readonly log: Logger;
-  /** Throws while the adaptor is not ready for work. */
-  readonly ready: () => void;
 }
-
-const REQUEST_TIMEOUT_MS = 30_000;
-const DEFAULT_LIMIT = 200;
-const DEFAULT_CONSOLE_BYTES = 65_536;
-const Id = Type.Object({ id: Type.String({ maxLength: 128 }) });
-const Limit = Type.Object({ limit: Type.Optional(Type.String({ pattern: "^[0-9]{1,4}$" })) });
-const Bytes = Type.Object({ maxBytes: Type.Optional(Type.String({ pattern: "^[0-9]{1,7}$" })) });
 
 /** What operators and probes see, over HTTP. Reads only, except on a unix socket, which only the adaptor's user opens. */
 export class RestDoor implements AsyncDisposable {
@@ -41,7 +28,7 @@ export class RestDoor implements AsyncDisposable {
   }
 
   static async open(where: RestAddress, deps: RestDoorDeps): Promise<RestDoor> {
-    const app = createApp(deps, { mayDelete: "socketPath" in where });
+    const app = createApp(deps, { mayChange: "socketPath" in where });
     if (!("socketPath" in where)) return new RestDoor(app, await app.listen({ host: where.host, port: where.port }));
     await mkdirPrivate(dirname(where.socketPath));
     await rm(where.socketPath, { force: true }); // of a dead adaptor: the lock on the store says no other lives
@@ -61,8 +48,8 @@ export class RestDoor implements AsyncDisposable {
 }
 
 /** The routes; exported for tests, which inject requests without a socket. */
-export function createApp(deps: RestDoorDeps, options: { readonly mayDelete: boolean }): FastifyInstance {
-  const app = fastify({ forceCloseConnections: true }).withTypeProvider<TypeBoxTypeProvider>();
+export function createApp(deps: RestDoorDeps, options: { readonly mayChange: boolean }): FastifyInstance {
+  const app = fastify({ forceCloseConnections: true });
   app.setValidatorCompiler(TypeBoxValidatorCompiler);
   app.setErrorHandler((error, request, reply) => {
     const invalid = error instanceof Error && "validation" in error;
@@ -74,51 +61,34 @@ export function createApp(deps: RestDoorDeps, options: { readonly mayDelete: boo
   app.setNotFoundHandler((request) => {
     throw new Fault("not_found", `${request.method} ${request.url} is not served here`);
   });
-  const { service } = deps;
-  const call = (): Call => withDeadline(REQUEST_TIMEOUT_MS);
-
-  app.get("/healthz", async () => ({ status: "ok" }));
-  app.get("/readyz", async () => {
-    deps.ready();
-    return { status: "ok" };
-  });
-  app.get("/metrics", async (_, reply) => {
-    reply.type(deps.metrics.registry.contentType);
-    return deps.metrics.registry.metrics();
-  });
-
-  app.get("/v1/sandboxes", async () => ({ sandboxes: await service.sandboxes() }));
-  app.get("/v1/sandboxes/:id", { schema: { params: Id } }, async ({ params }) => {
-    return found(await service.sandbox(parseSandboxId(params.id)), "sandbox", params.id);
-  });
-  app.get("/v1/operations", { schema: { querystring: Limit } }, async ({ query }) => ({
-    operations: await service.operations(Number(query.limit ?? DEFAULT_LIMIT)),
-  }));
-  app.get("/v1/operations/:id", { schema: { params: Id } }, async ({ params }) => {
-    return found(await service.operation(params.id as OperationId), "operation", params.id);
-  });
-  app.get("/v1/instances", async () => ({ instances: await service.instances(call()) }));
-  app.get(
-    "/v1/instances/:id/console",
-    { schema: { params: Id, querystring: Bytes } },
-    async ({ params, query }, reply) => {
-      reply.type("text/plain; charset=utf-8");
-      return service.console(parseInstanceId(params.id), Number(query.maxBytes ?? DEFAULT_CONSOLE_BYTES), call());
-    },
-  );
-  app.delete("/v1/instances/:id", { schema: { params: Id } }, async ({ params }, reply) => {
-    if (!options.mayDelete) {
-      throw new Fault("permission_denied", "instances are deleted on the REST socket only: set rest.socketPath", {
-        instanceId: params.id,
-      });
-    }
-    reply.code(202);
-    return { operation: await service.collect(parseInstanceId(params.id), call()) };
-  });
+  for (const route of ROUTES) serve(app, route, deps, options.mayChange);
+  const document = openApiDocument(ROUTES, VERSION);
+  app.get("/openapi.json", async () => document);
   return app;
 }
 
-function found<T>(thing: T | undefined, what: string, id: string): T {
-  if (thing === undefined) throw new Fault("not_found", `${what} ${id} is unknown`);
-  return thing;
+function serve(app: FastifyInstance, route: Route, deps: RestDoorDeps, mayChange: boolean): void {
+  const { method, path, params, query, body, answer, status = 200, changes = false } = route;
+  const schema = {
+    ...(params === undefined ? {} : { params }),
+    ...(query === undefined ? {} : { querystring: query }),
+    ...(body === undefined ? {} : { body }),
+  };
+  app.route({
+    method,
+    url: path,
+    schema,
+    async handler(request, reply) {
+      if (changes && !mayChange) {
+        throw new Fault(
+          "permission_denied",
+          `${method} is answered on the REST socket only: set rest.socketPath, or use kata-remote adaptor`,
+        );
+      }
+      if (path === "/metrics") reply.type(deps.metrics.registry.contentType);
+      else if (answer === undefined) reply.type("text/plain; charset=utf-8");
+      reply.code(status);
+      return route.handle(deps, { params: request.params, query: request.query, body: request.body });
+    },
+  });
 }

@@ -21,6 +21,20 @@ export function instanceName(podName: string, sandboxId: string): string {
   return `podvm-${plain(podName).slice(0, MAX_NAME_BYTES - FRAME_BYTES)}-${plain(sandboxId).slice(0, 8)}`;
 }
 
+/** What specs have in common. */
+export interface SpecSource {
+  readonly cluster: string;
+  readonly defaults: VmDefaults;
+  readonly userData: Uint8Array;
+  /** Knows the user-data of VMs that have one of their own. */
+  readonly stock: { userDataOf(record: SandboxRecord): Uint8Array | undefined };
+}
+
+/** A record's spec with the user-data that its VM gets: the stock image has one of the pod's own. */
+export function specOf(record: SandboxRecord, intent: CreateIntent, deps: SpecSource): InstanceSpec {
+  return instanceSpec(record, intent, { ...deps, userData: deps.stock.userDataOf(record) ?? deps.userData });
+}
+
 /** The same record gives the same spec, so that a repeated create call asks for the same instance. */
 export function instanceSpec(
   record: SandboxRecord,

@@ -1,4 +1,4 @@
-import type { Call } from "../../base/call.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { type InstanceId, newOperationId, type OperationId, type SandboxId } from "../../base/ids.ts";
 import { spkiFingerprint } from "../../identity/index.ts";
@@ -9,12 +9,17 @@ import type { PodVmDeps } from "./deps.ts";
 import { verifyGuestKey } from "./guest-key.ts";
 import { instanceName } from "./instance-spec.ts";
 import { checkNode, type NodeCall } from "./node-call.ts";
+import type { NodeReport, SyncAnswer } from "./node-report.ts";
+import type { NodeSession } from "./node-sessions.ts";
 import { ownsInstance } from "./ownership.ts";
-import type { CreateVm, LossEvent, PodVmService, SignedGuest } from "./pod-vm-service.ts";
+import type { CreateVm, LossEvent, PodVmService, SignedGuest, StopVm } from "./pod-vm-service.ts";
 import { RecordChanges } from "./record-changes.ts";
 import { progressOf, type StartProgress } from "./start-progress.ts";
-import { type NodeReport, type SyncAnswer, syncNode } from "./sync-node.ts";
+import type { StockGuestIdentity } from "./stock-request.ts";
+import { recordToStop, syncNode } from "./sync-node.ts";
 
+/** Who follows a start that tells nothing looks this often whether the store still has it, ms. */
+const LOOK_MS = 2_000;
 const ENDING: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone"]);
 
 export class PodVms implements PodVmService {
@@ -32,17 +37,26 @@ export class PodVms implements PodVmService {
 
   async createVm(request: CreateVm, call: NodeCall): Promise<void> {
     checkNode(request.nodeId, call);
-    const { id, nodeId, pod, containerd, size } = request;
-    const { store, admission, now, log } = this.#deps;
+    const { id, nodeId, pod, containerd, size, madeAfter } = request;
+    const { store, breaker, limits, sessions, now, log, stock: stockGuests } = this.#deps;
+    await sessions.checkBoot(nodeId, madeAfter?.bootId ?? "");
     if ((await store.sandboxes.get(id)) === undefined) {
-      await admission.checkRoom();
+      breaker?.check({ id, pod, request: size });
+      await limits.take(id, { nodeId, namespace: pod.namespace });
       try {
+        const stock = request.stock && (await stockGuests.prepare(request, request.stock));
         const createdAt = now().toISOString();
-        await store.sandboxes.insert({ id, phase: "prepared", nodeId, pod, containerd, request: size, createdAt });
+        await store.sandboxes.insert({
+          ...{ id, phase: "prepared", nodeId, pod, containerd, request: size, createdAt },
+          ...(madeAfter === undefined ? {} : { madeAfter }),
+          ...(stock === undefined ? {} : { stock }),
+        });
         log.info({ sandbox: id, pod: `${pod.namespace}/${pod.name}`, node: nodeId }, "sandbox prepared");
         return;
       } catch (e) {
-        if (!(e instanceof Fault && e.code === "already_exists")) throw e; // made by the same call sent twice: below
+        const twice = e instanceof Fault && e.code === "already_exists"; // made by the same call sent twice: below
+        if (!twice) limits.release(id);
+        if (!twice) throw e;
       }
     }
     const record = await this.#owned(id, call);
@@ -53,6 +67,7 @@ export class PodVms implements PodVmService {
   async *startVm(id: SandboxId, call: NodeCall): AsyncIterable<StartProgress> {
     const { store, now } = this.#deps;
     using changes = new RecordChanges(store.sandboxes, (record) => record.id === id);
+    const epochId = store.epoch.id;
     let record: SandboxRecord | undefined = await this.#begin(id, call);
     const told = new Set<string>();
     for (;;) {
@@ -62,15 +77,26 @@ export class PodVms implements PodVmService {
         yield event;
         if (event.stage === "address" || event.stage === "failed") return;
       }
-      record = (await changes.next(call)).at(-1) ?? record;
+      const news = await changes.next(withDeadline(LOOK_MS, call)).catch((e: unknown) => {
+        if (call.signal.aborted) throw e;
+        return []; // nothing was told for a while: was the record lost?
+      });
+      const { epoch } = store;
+      if (news.length === 0 && epoch.id !== epochId && (await store.sandboxes.get(id)) === undefined) throw lost(id);
+      record = news.at(-1) ?? record;
     }
   }
 
-  async stopVm(id: SandboxId, reason: string, call: NodeCall): Promise<void> {
-    const record = await this.#deps.store.sandboxes.get(id);
+  async stopVm({ id, reason, nodeId, instanceId }: StopVm, call: NodeCall): Promise<void> {
+    const node = call.nodeId ?? nodeId;
+    const pending = { id, reason, ...(instanceId === undefined ? {} : { instanceId }) };
+    const record =
+      node === undefined
+        ? await this.#deps.store.sandboxes.get(id)
+        : await recordToStop(this.#deps, node, pending, call);
     if (record === undefined) return;
     checkNode(record.nodeId, call);
-    await this.#stop(id, reason);
+    await this.stop(id, reason);
   }
 
   async signGuest(id: SandboxId, csrPem: string, call: NodeCall): Promise<SignedGuest> {
@@ -98,6 +124,10 @@ export class PodVms implements PodVmService {
     return { certificatePem, caPem: ca.caPem, verifiedBy };
   }
 
+  async identifyStockGuest(id: SandboxId, publicKeyPem: string, call: NodeCall): Promise<StockGuestIdentity> {
+    return this.#deps.stock.identify(await this.#owned(id, call), publicKeyPem);
+  }
+
   async reportReady(id: SandboxId, call: NodeCall): Promise<void> {
     await this.#owned(id, call);
     const record = await amend(this.#deps.store.sandboxes, id, ({ phase }) =>
@@ -108,7 +138,7 @@ export class PodVms implements PodVmService {
 
   async syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer> {
     checkNode(report.nodeId, call);
-    return syncNode(this.#deps, report, (record, reason) => this.#stop(record.id, reason), call);
+    return syncNode(this.#deps, report, (record, reason) => this.stop(record.id, reason), call);
   }
 
   async *watchVm(nodeId: string, call: NodeCall): AsyncIterable<LossEvent> {
@@ -122,6 +152,20 @@ export class PodVms implements PodVmService {
       }
       lost = await changes.next(call);
     }
+  }
+
+  async forgetNode(nodeId: string, reason: string): Promise<readonly SandboxId[]> {
+    const { store, sessions, events } = this.#deps;
+    const known = await sessions.forget(nodeId);
+    const records = (await store.sandboxes.list({ nodeId })).filter((r) => r.phase !== "gone");
+    if (!known && records.length === 0) throw new Fault("not_found", `node ${nodeId} is unknown`, { node: nodeId });
+    for (const record of records) await this.stop(record.id, reason);
+    events.note("NodeForgotten", { node: nodeId }, `${records.length} sandboxes of it are being stopped: ${reason}`);
+    return records.map((r) => r.id);
+  }
+
+  nodes(): Promise<readonly NodeSession[]> {
+    return this.#deps.sessions.list();
   }
 
   sandboxes(): Promise<readonly SandboxRecord[]> {
@@ -176,8 +220,10 @@ export class PodVms implements PodVmService {
     const { store, queue, now } = this.#deps;
     const record = await this.#owned(id, call);
     if (record.phase !== "prepared") return record;
+    await this.#refuseSecondStart(record);
     const createOperation = newOperationId();
-    const intent = { createOperation, name: instanceName(record.pod.name, id), created: now().toISOString() };
+    const name = record.stock?.serverName ?? instanceName(record.pod.name, id);
+    const intent = { createOperation, name, created: now().toISOString() };
     try {
       // Both are written in one turn of the event loop, so both or neither are on disk. The operation's handler looks
       // at the record first: should only the record fail to change, it ends without an effect.
@@ -192,12 +238,25 @@ export class PodVms implements PodVmService {
     }
   }
 
-  async #stop(id: SandboxId, reason: string): Promise<void> {
+  /** A record that was set back may hide a start: a VM of that one may live without an owner. */
+  async #refuseSecondStart(record: SandboxRecord): Promise<void> {
+    const { store, recovery } = this.#deps;
+    if (new Date(record.createdAt) >= store.epoch.createdAt || !(await recovery.isOpen())) return;
+    throw new Fault(
+      "failed_precondition",
+      `sandbox ${record.id} is older than what the store has lost, it may have been started before: make a new one`,
+      { sandboxId: record.id },
+    );
+  }
+
+  /** Has it stopped, whoever asks: durable when it resolves. */
+  async stop(id: SandboxId, reason: string): Promise<void> {
     const { store, queue, log } = this.#deps;
     let needed = false;
     const record = await amend(store.sandboxes, id, (current) => {
       needed = current.intent !== undefined;
       if (current.phase === "gone" || (current.phase === "stopping" && needed)) return undefined;
+      if (current.phase === "stopping") return { phase: "gone" };
       return { phase: needed ? "stopping" : "gone", stopReason: reason };
     });
     if (record === undefined || !needed) return;
@@ -220,6 +279,12 @@ function refuseSecondKey(record: SandboxRecord, fingerprint: string, log: PodVmD
     `sandbox ${record.id} has a guest with another key: the second claimant is refused`,
     { sandboxId: record.id },
   );
+}
+
+function lost(id: SandboxId): Fault {
+  return new Fault("not_found", `the store has lost sandbox ${id} while it was started: make a new one`, {
+    sandboxId: id,
+  });
 }
 
 function over(record: SandboxRecord): Fault {

@@ -1,23 +1,23 @@
 import type { Call } from "../../base/call.ts";
+import { realClock, sleepOn } from "../../base/clock.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId, SandboxId } from "../../base/ids.ts";
-import { backoffMs, ended, sleep } from "../../base/retry.ts";
-import { GUEST_PORT } from "../../guestwire/index.ts";
-import type { Instance } from "../../provider/index.ts";
+import { backoffMs, ended } from "../../base/retry.ts";
 import type { Attempt, OperationHandler } from "../operation/index.ts";
-import type { AcceptedInstance, CreateIntent, SandboxChange, SandboxRecord } from "../store/index.ts";
+import type { CreateIntent, OperationRecord, SandboxRecord } from "../store/index.ts";
+import { checkUsable, noteInstance } from "./accept-instance.ts";
 import { amend } from "./amend.ts";
+import { deleteUntilGone, POLL_BASE_MS, POLL_MAX_MS } from "./delete-until-gone.ts";
 import type { PodVmDeps } from "./deps.ts";
-import { instanceSpec } from "./instance-spec.ts";
-
-const POLL_BASE_MS = 100;
-const POLL_MAX_MS = 2000;
+import { specOf } from "./instance-spec.ts";
 
 /** What a step sees; the record is the newest, read again before each step. */
 export interface StepContext {
   readonly deps: PodVmDeps;
   readonly record: SandboxRecord;
   readonly intent: CreateIntent;
+  /** An earlier attempt may have got somewhere. */
+  readonly again: boolean;
   readonly call: Call;
 }
 
@@ -30,16 +30,18 @@ export interface StartStep {
 
 const createInstance: StartStep = {
   name: "create-instance",
-  async run({ deps, record, intent, call }) {
+  async run({ deps, record, intent, again, call }) {
     if (record.instance !== undefined) return;
-    const spec = instanceSpec(record, intent, deps);
+    const spec = specOf(record, intent, deps);
+    if (deps.launches !== undefined) return deps.launches.obtain(record.id, spec, again, call);
     const instance = await deps.provider.createInstance(spec, call);
     checkUsable(instance);
-    await noteInstance(deps, record.id, instance);
+    await noteInstance(deps.store.sandboxes, record.id, instance);
   },
   async undo({ deps, record, intent, call }) {
-    // Without an id the answer to the create call was never written down: the tag finds what it made.
-    const id = record.instance?.id ?? (await findByToken(deps, intent, call));
+    // Without an id the answer to the create call was never written down: the tag finds what it made. What a batch makes
+    // is nobody's until it is in a record, and the batch sees to what stays nobody's.
+    const id = record.instance?.id ?? (deps.launches === undefined ? await findByToken(deps, intent, call) : undefined);
     if (id !== undefined) await deleteUntilGone(deps, id, call);
   },
 };
@@ -48,7 +50,7 @@ const awaitAddress: StartStep = {
   name: "await-address",
   async run({ deps, record, call }) {
     for (let poll = 0, instance = record.instance; instance?.addresses.length === 0; poll++) {
-      await sleep(backoffMs(poll, POLL_BASE_MS, POLL_MAX_MS), call);
+      await sleepOn(deps.clock ?? realClock, backoffMs(poll, POLL_BASE_MS, POLL_MAX_MS), call);
       const seen = await deps.provider.getInstance(instance.id, call);
       if (seen === undefined) {
         throw new Fault("failed_precondition", `instance ${instance.id} went away before it had an address`, {
@@ -57,7 +59,7 @@ const awaitAddress: StartStep = {
       }
       checkUsable(seen);
       if (seen.addresses.length === 0) continue;
-      instance = (await noteInstance(deps, record.id, seen))?.instance;
+      instance = (await noteInstance(deps.store.sandboxes, record.id, seen))?.instance;
     }
   },
   async undo() {
@@ -73,7 +75,7 @@ export function startVmHandler(deps: PodVmDeps): OperationHandler {
   return async (operation, attempt) => {
     const id = operation.subject as SandboxId;
     try {
-      for (const step of START_STEPS) await runStep(deps, id, step, attempt);
+      for (const step of START_STEPS) await runStep(deps, operation, step, attempt);
     } catch (e) {
       const fault = attempt.call.signal.aborted ? ended(attempt.call, e) : Fault.from(e, { sandboxId: id });
       const interrupted = fault.code === "cancelled" || fault.code === "aborted";
@@ -83,13 +85,15 @@ export function startVmHandler(deps: PodVmDeps): OperationHandler {
   };
 }
 
-async function runStep(deps: PodVmDeps, id: SandboxId, step: StartStep, attempt: Attempt): Promise<void> {
+async function runStep(deps: PodVmDeps, operation: OperationRecord, step: StartStep, attempt: Attempt): Promise<void> {
+  const id = operation.subject as SandboxId;
   await attempt.fence();
   const record = await deps.store.sandboxes.get(id);
   if (record?.intent === undefined || (record.phase !== "creating" && record.phase !== "booting")) {
     throw new Fault("cancelled", `sandbox ${id} is ${record?.phase ?? "gone"}: its start is over`, { sandboxId: id });
   }
-  await step.run({ deps, record, intent: record.intent, call: attempt.call });
+  const again = operation.attempt > 1;
+  await step.run({ deps, record, intent: record.intent, again, call: attempt.call });
 }
 
 async function giveUp(deps: PodVmDeps, id: SandboxId, fault: Fault): Promise<void> {
@@ -103,35 +107,7 @@ async function giveUp(deps: PodVmDeps, id: SandboxId, fault: Fault): Promise<voi
   ]);
 }
 
-/** Writes down what the provider said; the phase follows from whether an address is known. */
-function noteInstance(deps: PodVmDeps, id: SandboxId, instance: Instance): Promise<SandboxRecord | undefined> {
-  const accepted: AcceptedInstance = {
-    id: instance.id,
-    addresses: instance.addresses,
-    port: instance.tunnelPort ?? GUEST_PORT,
-  };
-  return amend(deps.store.sandboxes, id, ({ phase }): SandboxChange => {
-    const advance = phase === "creating" && accepted.addresses.length > 0;
-    return advance ? { instance: accepted, phase: "booting" } : { instance: accepted };
-  });
-}
-
-function checkUsable(instance: Instance): void {
-  if (instance.state !== "failed" && instance.state !== "deleting") return;
-  const reason = instance.reason ?? "the provider gives no reason";
-  throw new Fault("failed_precondition", `instance ${instance.id} is ${instance.state}: ${reason}`, {
-    instanceId: instance.id,
-  });
-}
-
 async function findByToken(deps: PodVmDeps, intent: CreateIntent, call: Call): Promise<InstanceId | undefined> {
   const all = await deps.provider.listInstances(deps.cluster, call);
   return all.find((instance) => instance.tags.createOperation === intent.createOperation)?.id;
-}
-
-/** Asks until the provider says "gone". @throws the provider's Fault, or the call's end */
-export async function deleteUntilGone(deps: Pick<PodVmDeps, "provider">, id: InstanceId, call: Call): Promise<void> {
-  for (let poll = 0; (await deps.provider.deleteInstance(id, call)) !== "gone"; poll++) {
-    await sleep(backoffMs(poll, POLL_BASE_MS, POLL_MAX_MS), call);
-  }
 }

@@ -1,9 +1,10 @@
 import type { InstanceId, SandboxId } from "../../base/ids.ts";
 import type { OperationHandler } from "../operation/index.ts";
 import { amend } from "./amend.ts";
+import { deleteUntilGone } from "./delete-until-gone.ts";
 import type { PodVmDeps } from "./deps.ts";
-import { ownsInstance } from "./ownership.ts";
-import { deleteUntilGone, START_STEPS } from "./start-vm.ts";
+import { readOwners } from "./ownership.ts";
+import { START_STEPS } from "./start-vm.ts";
 
 /** Handler of `stop-vm`: undoes the steps of the start, last first, whichever of them had been taken. */
 export function stopVmHandler(deps: PodVmDeps): OperationHandler {
@@ -13,7 +14,7 @@ export function stopVmHandler(deps: PodVmDeps): OperationHandler {
       await attempt.fence();
       const record = await deps.store.sandboxes.get(id);
       if (record?.intent === undefined) break; // nothing was ever asked of the provider, or all of it is undone
-      await step.undo({ deps, record, intent: record.intent, call: attempt.call });
+      await step.undo({ deps, record, intent: record.intent, again: true, call: attempt.call });
     }
     const after = await amend(deps.store.sandboxes, id, ({ phase }) => ({
       intent: undefined,
@@ -30,10 +31,11 @@ export function collectInstanceHandler(deps: PodVmDeps): OperationHandler {
   return async (operation, attempt) => {
     const id = operation.subject as InstanceId;
     await attempt.fence();
+    // An order from before the store lost records may be for what a lost record owns; a new look makes a new order.
+    if (new Date(operation.submittedAt) < deps.store.epoch.createdAt) return;
     const instance = await deps.provider.getInstance(id, attempt.call);
     if (instance === undefined) return;
-    const records = await deps.store.sandboxes.list();
-    if (records.some((record) => ownsInstance(record, instance))) {
+    if ((await readOwners(deps.store, true)).owns(instance)) {
       deps.log.warn({ instance: id }, "an instance taken for an orphan has an owner and is kept");
       return;
     }

@@ -1,41 +1,146 @@
 import { type Call, withDeadline } from "../../base/call.ts";
+import { type Clock, realClock, sleepOn } from "../../base/clock.ts";
+import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
-import { sleep } from "../../base/retry.ts";
-import type { Reconciler } from "./reconciler.ts";
+import { race } from "../../base/retry.ts";
+import type { FactStore } from "../store/index.ts";
+import type { Pass, Reconciler } from "./reconciler.ts";
 
 /** Longest that one pass may take, ms: a provider that hangs must not end the loop for good. */
 const PASS_TIMEOUT_MS = 120_000;
+/** The lead in a loop is taken over when it was not asked for in an interval and as long again, within these bounds, ms. */
+const MIN_SPARE_MS = 5_000;
+const MAX_SPARE_MS = 60_000;
+/** For giving the lead back at the end, ms. */
+const RELEASE_MS = 1_000;
+/** The pause between two passes is at least this many times as long as a pass. */
+const PAUSES = 20;
 
-/** Runs reconcilers, each in a loop of its own: at once, then `intervalMs` after the end of each pass. */
+/** How a loop stands on this adaptor. */
+export interface LoopStatus {
+  readonly name: string;
+  readonly intervalMs: number;
+  /** Of the last pass that ran here; undefined before, or while another adaptor leads. */
+  readonly last?: Pass & { readonly at: string; readonly tookMs: number; readonly failure?: string };
+  readonly leads: boolean;
+  readonly passes: number;
+  readonly repaired: number;
+}
+
+export interface LoopsDeps {
+  readonly facts: Pick<FactStore, "lead">;
+  readonly log: Logger;
+  readonly now: () => Date;
+  /** For waits; the machine's own unless given. */
+  readonly clock?: Clock;
+  /** Told after every pass. */
+  readonly onPass?: (status: LoopStatus) => void;
+}
+
+/**
+ * Runs reconcilers, each in a loop of its own: at once, then `intervalMs` after the end of each pass. With several
+ * adaptors on one store each loop runs on one of them.
+ */
 export class Loops implements AsyncDisposable {
   readonly #closing = new AbortController();
-  readonly #log: Logger;
+  readonly #deps: LoopsDeps;
+  readonly #status = new Map<string, LoopStatus>();
   #running: Promise<void>[] = [];
 
-  constructor(deps: { readonly log: Logger }) {
-    this.#log = deps.log;
+  constructor(deps: LoopsDeps) {
+    this.#deps = deps;
+  }
+
+  /** What the loops did, for operators. */
+  get status(): readonly LoopStatus[] {
+    return [...this.#status.values()];
   }
 
   start(reconcilers: readonly Reconciler[]): void {
-    this.#running.push(...reconcilers.map((r) => this.#run(r, { signal: this.#closing.signal })));
+    const call = { signal: this.#closing.signal, background: true };
+    this.#running.push(...reconcilers.map((r) => this.#run(r, call)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
     await Promise.all(this.#running);
     this.#running = [];
+    // So that another adaptor need not wait for it to run out, as it has to after a crash.
+    const led = this.status.filter((s) => s.leads).map((s) => this.#deps.facts.lead(leadOf(s.name), 1));
+    const released = Promise.all(led).catch((err: unknown) =>
+      this.#deps.log.debug({ err }, "leads run out by themselves"),
+    );
+    await race(released, withDeadline(RELEASE_MS)).catch(() => undefined); // the store is away: they run out
   }
 
   async #run(reconciler: Reconciler, call: Call): Promise<void> {
+    const { name, intervalMs } = reconciler;
+    this.#status.set(name, { name, intervalMs, leads: false, passes: 0, repaired: 0 });
     while (!call.signal.aborted) {
-      try {
-        const pass = await reconciler.reconcile(withDeadline(PASS_TIMEOUT_MS, call));
-        if (pass.repaired > 0) this.#log.info({ loop: reconciler.name, ...pass }, "reconciled");
-      } catch (e) {
-        if (!call.signal.aborted)
-          this.#log.warn({ loop: reconciler.name, err: e }, "reconcile pass failed, next one follows");
-      }
-      await sleep(reconciler.intervalMs, call).catch(() => undefined); // the end is seen above
+      const began = performance.now();
+      const againMs = await this.#pass(reconciler, call);
+      // A pass over many takes long: it may not take more than a part of the time.
+      const pauseMs = Math.max(Math.min(againMs ?? intervalMs, intervalMs), PAUSES * (performance.now() - began));
+      await sleepOn(this.#deps.clock ?? realClock, pauseMs, call).catch(() => undefined); // the end is seen above
     }
   }
+
+  /** @returns when the reconciler wants to look again */
+  async #pass(reconciler: Reconciler, call: Call): Promise<number | undefined> {
+    const { log, now, onPass } = this.#deps;
+    const began = performance.now();
+    const at = now().toISOString();
+    let pass: Pass = { examined: 0, repaired: 0 };
+    let againMs: number | undefined;
+    let failure: string | undefined;
+    try {
+      const token = await this.#lead(reconciler);
+      if (token === undefined) {
+        this.#note(reconciler.name, { leads: false });
+        return undefined;
+      }
+      pass = await reconciler.reconcile(withDeadline(PASS_TIMEOUT_MS, call), async () => {
+        if ((await this.#lead(reconciler)) === token) return;
+        throw new Fault("aborted", `another adaptor runs ${reconciler.name} by now`);
+      });
+      const { againMs: soon, ...counts } = pass;
+      againMs = soon;
+      pass = counts;
+      if (pass.repaired > 0) log.info({ loop: reconciler.name, ...pass }, "reconciled");
+    } catch (e) {
+      if (call.signal.aborted) return undefined;
+      failure = Fault.from(e).fullMessage;
+      log.warn({ loop: reconciler.name, err: e }, "reconcile pass failed, next one follows");
+    }
+    const known = this.#status.get(reconciler.name);
+    const status = this.#note(reconciler.name, {
+      leads: true,
+      passes: (known?.passes ?? 0) + 1,
+      repaired: (known?.repaired ?? 0) + pass.repaired,
+      last: {
+        at,
+        tookMs: Math.round(performance.now() - began),
+        ...pass,
+        ...(failure === undefined ? {} : { failure }),
+      },
+    });
+    onPass?.(status);
+    return againMs;
+  }
+
+  #lead({ name, intervalMs }: Reconciler): Promise<number | undefined> {
+    const spareMs = Math.min(MAX_SPARE_MS, Math.max(MIN_SPARE_MS, 2 * intervalMs));
+    return this.#deps.facts.lead(leadOf(name), intervalMs + spareMs);
+  }
+
+  #note(name: string, change: Partial<LoopStatus>): LoopStatus {
+    const before = this.#status.get(name) ?? { name, intervalMs: 0, leads: false, passes: 0, repaired: 0 };
+    const status = { ...before, ...change };
+    this.#status.set(name, status);
+    return status;
+  }
+}
+
+function leadOf(loop: string): string {
+  return `loop:${loop}`;
 }

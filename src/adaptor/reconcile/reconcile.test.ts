@@ -8,6 +8,7 @@ import { background } from "../../base/call.ts";
 import { type InstanceId, newOperationId, newSandboxId } from "../../base/ids.ts";
 import { silentLogger } from "../../base/log.ts";
 import { EmbeddedQueue } from "../operation/index.ts";
+import { Events, NodeSessions, Recovery } from "../podvm/index.ts";
 import { type SandboxRecord, SqliteStore } from "../store/index.ts";
 import { LostInstances, OrphanInstances, StuckSandboxes } from "./index.ts";
 
@@ -26,13 +27,17 @@ describe("reconcile loops", () => {
     cluster: "test",
     log: silentLogger(),
     now: () => now,
-    intervalMs: 1000,
+    ...{ recovery: new Recovery({ store }), sessions: new NodeSessions({ store, now: () => now, rebootQuietMs: 0 }) },
+    events: new Events({ log: silentLogger(), now: () => now }),
+    ...{ intervalMs: 1000, massLossMs: 60_000, stuckDeleteMs: 60_000 },
   });
 
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "reconcile-"));
     now = new Date();
     store = await SqliteStore.open(join(dir, "store.sqlite"), () => now);
+    const recovery = new Recovery({ store });
+    await recovery.note({ ...(await recovery.state()), open: false, ended: "nothing is without an owner" });
     provider = new ZeroProvider();
     queue = new EmbeddedQueue({ store: store.operations, log: silentLogger(), now: () => now });
     for (const kind of ["start-vm", "stop-vm", "collect-instance"] as const) {

@@ -1,11 +1,15 @@
+export type { FactStore } from "./fact-store.ts";
 export type { HeldLease, NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
+export { ENDING_PHASES, LIVE_PHASES, mayFollow, PHASES, TRANSITIONS } from "./phase-table.ts";
 export type {
   AcceptedInstance,
   CreateIntent,
   Phase,
   RecordedFault,
+  ReportMark,
   SandboxChange,
   SandboxRecord,
+  StockRecord,
   VmSize,
 } from "./sandbox-record.ts";
 export { SqliteStore } from "./sqlite-store.ts";
@@ -13,9 +17,9 @@ export type {
   AdaptorStore,
   ClaimRequest,
   Epoch,
-  NodeStore,
   OperationFilter,
   OperationStore,
+  Position,
   SandboxFilter,
   SandboxStore,
 } from "./store.ts";

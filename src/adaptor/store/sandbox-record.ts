@@ -1,7 +1,7 @@
 import type { InstanceId, OperationId, SandboxId } from "../../base/ids.ts";
 
 /**
- * prepared → creating → booting → ready → stopping → gone.
+ * prepared → creating → booting → ready → stopping → gone; phase-table.ts has every step that is possible.
  * `failed`: the start gave up (its instance is being removed or is gone); `lost`: the instance ended by itself.
  * A record stays as `gone` for a while, so that a late repetition of a call cannot bring the sandbox back.
  */
@@ -10,6 +10,8 @@ export type Phase = "prepared" | "creating" | "booting" | "ready" | "stopping" |
 /** What the adaptor durably knows of one sandbox. Enough to finish or undo whatever was begun. */
 export interface SandboxRecord {
   readonly id: SandboxId;
+  /** Version of this record's form, see record-version.ts. */
+  readonly form?: number;
   /** Grows with every change: the token of compare-and-set. */
   readonly revision: number;
   readonly phase: Phase;
@@ -24,11 +26,35 @@ export interface SandboxRecord {
   readonly instance?: AcceptedInstance;
   /** The one key that may be this sandbox's guest. */
   readonly guestKey?: { readonly fingerprint: string; readonly verifiedBy: "console" | "address" };
+  /** The last report of its node that was sent before this sandbox was made: it and earlier ones say nothing of it. */
+  readonly madeAfter?: ReportMark;
+  /** RFC 3339. Set when a node's report brought it back after the store had lost it. */
+  readonly rebuiltAt?: string;
+  /** Present: its VM has the stock image. */
+  readonly stock?: StockRecord;
   readonly stopReason?: string;
   readonly lastFault?: RecordedFault;
   /** RFC 3339, as phaseSince. */
   readonly createdAt: string;
   readonly phaseSince: string;
+}
+
+/** A place in the row of reports of one life of a node: `session` grows with each start of its daemon until it reboots. */
+export interface ReportMark {
+  readonly bootId: string;
+  /** Decimal: it has 64 bits. */
+  readonly session: string;
+  readonly sequence: number;
+}
+
+/** What was decided for a VM with the stock image, before it was asked for. */
+export interface StockRecord {
+  /** Name in its forwarder's certificate. */
+  readonly serverName: string;
+  /** The forwarder's; absent when the image has one of the operator. */
+  readonly certificatePem?: string;
+  /** Its user-data and the key that signs its one client, encrypted: see StockGuests. */
+  readonly sealed: string;
 }
 
 export interface VmSize {
@@ -57,13 +83,17 @@ export interface AcceptedInstance {
 export interface RecordedFault {
   readonly code: string;
   readonly message: string;
+  /** As in the Fault's context: what it means (FaultKind of src/provider), and when it is worth another try, ms. */
+  readonly kind?: string;
+  readonly retryAfterMs?: number;
+  readonly retryable?: boolean;
   /** RFC 3339 */
   readonly at: string;
 }
 
 /** A change to a record; `undefined` removes an optional field. */
 export type SandboxChange = {
-  readonly [K in Exclude<keyof SandboxRecord, "id" | "revision" | "createdAt" | "phaseSince">]?:
+  readonly [K in Exclude<keyof SandboxRecord, "id" | "form" | "revision" | "createdAt" | "phaseSince">]?:
     | SandboxRecord[K]
     | undefined;
 };

@@ -1,10 +1,16 @@
 import { EventEmitter } from "node:events";
+import { setImmediate } from "node:timers/promises";
 import { Fault } from "../../base/fault.ts";
 import type { SandboxId } from "../../base/ids.ts";
-import { changed } from "./changed-record.ts";
+import { changed, inserted } from "./changed-record.ts";
 import type { Database } from "./database.ts";
+import { PHASES } from "./phase-table.ts";
+import { readRecord } from "./record-version.ts";
 import type { Phase, SandboxChange, SandboxRecord } from "./sandbox-record.ts";
 import type { SandboxFilter, SandboxStore } from "./store.ts";
+
+/** Records of one part of a scan: reading them takes about a millisecond. */
+const PART = 100;
 
 interface Row {
   readonly body: string;
@@ -22,7 +28,7 @@ export class SandboxTable implements SandboxStore {
   }
 
   async insert(record: Omit<SandboxRecord, "revision" | "phaseSince">): Promise<SandboxRecord> {
-    const full: SandboxRecord = { ...record, revision: 1, phaseSince: this.#now().toISOString() };
+    const full = inserted(record, this.#now());
     await this.#db.write(() => {
       const { id, revision, phase, nodeId } = full;
       const sql =
@@ -36,7 +42,7 @@ export class SandboxTable implements SandboxStore {
 
   async get(id: SandboxId): Promise<SandboxRecord | undefined> {
     const row = this.#db.get<Row>("SELECT body FROM sandboxes WHERE id = ?", id);
-    return row === undefined ? undefined : (JSON.parse(row.body) as SandboxRecord);
+    return row === undefined ? undefined : readRecord(row.body);
   }
 
   async update(current: SandboxRecord, change: SandboxChange): Promise<SandboxRecord> {
@@ -76,9 +82,25 @@ export class SandboxTable implements SandboxStore {
       values.push(filter.nodeId);
     }
     const condition = where.length === 0 ? "" : ` WHERE ${where.join(" AND ")}`;
-    return this.#db
-      .all<Row>(`SELECT body FROM sandboxes${condition}`, ...values)
-      .map((row) => JSON.parse(row.body) as SandboxRecord);
+    return this.#db.all<Row>(`SELECT body FROM sandboxes${condition}`, ...values).map((row) => readRecord(row.body));
+  }
+
+  async *scan(phases?: readonly Phase[]): AsyncIterable<readonly SandboxRecord[]> {
+    if (phases === undefined) yield* this.#parts("id > ?", []);
+    // One phase after the other: each is one stretch of an index, where all together would be sorted for every part.
+    else
+      for (const phase of PHASES.filter((p) => phases.includes(p))) yield* this.#parts("id > ? AND phase = ?", [phase]);
+  }
+
+  async *#parts(condition: string, values: readonly string[]): AsyncIterable<readonly SandboxRecord[]> {
+    const sql = `SELECT body FROM sandboxes WHERE ${condition} ORDER BY id LIMIT ${PART}`;
+    for (let after = ""; ; ) {
+      const part = this.#db.all<Row>(sql, after, ...values).map((row) => readRecord(row.body));
+      if (part.length > 0) yield part;
+      if (part.length < PART) return;
+      after = part.at(-1)?.id ?? after;
+      await setImmediate();
+    }
   }
 
   async count(phases: readonly Phase[]): Promise<number> {

@@ -1,27 +1,40 @@
 import { Database } from "./database.ts";
+import { FactTable } from "./fact-table.ts";
 import { OperationTable } from "./operation-table.ts";
 import { SandboxTable } from "./sandbox-table.ts";
-import type { AdaptorStore, Epoch, NodeStore } from "./store.ts";
+import type { AdaptorStore, Epoch, Position } from "./store.ts";
 
 /** The embedded store: one SQLite file (WAL, synchronous=FULL) that one adaptor owns. */
 export class SqliteStore implements AdaptorStore {
-  readonly epoch: Epoch;
   readonly sandboxes: SandboxTable;
   readonly operations: OperationTable;
-  readonly nodes: NodeStore;
+  readonly facts: FactTable;
   readonly #db: Database;
+  readonly #now: () => Date;
 
   private constructor(db: Database, now: () => Date) {
     this.#db = db;
-    this.epoch = db.epoch;
+    this.#now = now;
     this.sandboxes = new SandboxTable(db, now);
     this.operations = new OperationTable(db, now);
-    this.nodes = { report: (nodeId, bootId) => report(db, now, nodeId, bootId) };
+    this.facts = new FactTable(db);
   }
 
   /** @throws Fault failed_precondition when another adaptor has the file open, or it cannot be read */
   static async open(path: string, now: () => Date = () => new Date()): Promise<SqliteStore> {
     return new SqliteStore(await Database.open(path, now), now);
+  }
+
+  get epoch(): Epoch {
+    return this.#db.epoch;
+  }
+
+  get position(): Position {
+    return this.#db.position;
+  }
+
+  beginEpoch(instead: string): Promise<void> {
+    return this.#db.beginEpoch(instead, this.#now());
   }
 
   /** One owner agrees with itself: this only remembers over restarts. */
@@ -36,14 +49,4 @@ export class SqliteStore implements AdaptorStore {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#db[Symbol.asyncDispose]();
   }
-}
-
-function report(db: Database, now: () => Date, nodeId: string, bootId: string): Promise<string | undefined> {
-  return db.write(() => {
-    const known = db.get<{ boot_id: string }>("SELECT boot_id FROM nodes WHERE id = ?", nodeId);
-    const sql =
-      "INSERT INTO nodes VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET boot_id = excluded.boot_id, seen_at = excluded.seen_at";
-    db.run(sql, nodeId, bootId, now().toISOString());
-    return known?.boot_id;
-  });
 }

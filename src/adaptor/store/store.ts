@@ -1,4 +1,5 @@
 import type { OperationId, SandboxId } from "../../base/ids.ts";
+import type { FactStore } from "./fact-store.ts";
 import type { HeldLease, NewOperation, OperationRecord, OperationState, Settlement } from "./operation-record.ts";
 import type { Phase, SandboxChange, SandboxRecord } from "./sandbox-record.ts";
 
@@ -10,7 +11,14 @@ export interface AdaptorStore extends AsyncDisposable {
   readonly epoch: Epoch;
   readonly sandboxes: SandboxStore;
   readonly operations: OperationStore;
-  readonly nodes: NodeStore;
+  readonly facts: FactStore;
+  /** How far this store has come: `seq` grows with every change of one epoch. Who remembers a higher one saw it set back. */
+  readonly position: Position;
+  /**
+   * Begins a new epoch, because something outside remembers more of this one than the store does. Whoever shares the
+   * store notices. Does nothing when the epoch is another one by now.
+   */
+  beginEpoch(instead: string): Promise<void>;
   /**
    * Makes all who share the store agree on a value: the first one wins. @returns the agreed value
    */
@@ -26,6 +34,11 @@ export interface Epoch {
   readonly createdAt: Date;
 }
 
+export interface Position {
+  readonly epoch: string;
+  readonly seq: number;
+}
+
 export interface SandboxStore {
   /** @throws Fault already_exists */
   insert(record: Omit<SandboxRecord, "revision" | "phaseSince">): Promise<SandboxRecord>;
@@ -38,6 +51,8 @@ export interface SandboxStore {
   /** @throws Fault aborted as update does */
   remove(current: SandboxRecord): Promise<void>;
   list(filter?: SandboxFilter): Promise<readonly SandboxRecord[]>;
+  /** Like list, by id and a part at a time, for passes over all: others' work goes on between the parts. */
+  scan(phases?: readonly Phase[]): AsyncIterable<readonly SandboxRecord[]>;
   count(phases: readonly Phase[]): Promise<number>;
   /** Calls back after every committed insert and update. @returns the function that ends it */
   watch(listener: (record: SandboxRecord) => void): () => void;
@@ -100,9 +115,4 @@ export interface OperationFilter {
 export interface ClaimRequest {
   /** How many of each kind may be begun, the most urgent kind first. */
   readonly room: ReadonlyMap<string, number>;
-}
-
-export interface NodeStore {
-  /** Notes that a node reported. @returns its boot id before, undefined for a new node */
-  report(nodeId: string, bootId: string): Promise<string | undefined>;
 }

@@ -13,6 +13,33 @@ export interface VmRequest {
   readonly gpus: number;
   readonly instanceType?: string;
   readonly image?: string;
+  /** Present: the VM's image is the stock one. Only `remote` can make those. */
+  readonly stock?: StockVmRequest;
+}
+
+/** What a VM with the stock image is told at boot, as far as the node knows it. */
+export interface StockVmRequest {
+  /** `pod-network` of apf.json. */
+  readonly podNetwork: object;
+  /** Plain TOML. */
+  readonly initdata?: string;
+  readonly scratchSpace: boolean;
+  /** The image has certificates of the operator. */
+  readonly operatorCertificates: boolean;
+  /** "VersionTLS12" or "VersionTLS13". */
+  readonly tlsMinVersion?: string;
+  /** IANA names. */
+  readonly tlsCipherSuites: readonly string[];
+}
+
+/** How to call a forwarder of the stock image, which does not enrol. */
+export interface StockIdentity {
+  readonly serverName: string;
+  /** The one certificate that it may show. */
+  readonly serverCertificatePem: string;
+  readonly caPem: string;
+  readonly certificatePem: string;
+  readonly keyPem: string;
 }
 
 /** Where to dial the guest. */
@@ -54,6 +81,8 @@ export interface Hypervisor {
   startVm(id: SandboxId, call: Call): Promise<VmAddress>;
   /** Pins and signs the guest's key. @throws Fault already_exists when another key claimed this sandbox before */
   signGuest(id: SandboxId, csrPem: string, call: Call): Promise<GuestIdentity>;
+  /** For a VM with the stock image whose certificates are ours. @throws Fault unimplemented where there are none */
+  stockIdentity(id: SandboxId, call: Call): Promise<StockIdentity>;
   /** The agent answered. */
   reportReady(id: SandboxId, call: Call): Promise<void>;
   /** Resolves when deletion is durable, not when it has finished. Unknown id is success. */

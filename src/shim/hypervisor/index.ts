@@ -1,7 +1,10 @@
+export { networkSettings } from "../../vmm/settings/index.ts";
 export type {
   GuestIdentity,
   Hypervisor,
   HypervisorCapabilities,
+  StockIdentity,
+  StockVmRequest,
   VmAddress,
   VmLoss,
   VmRequest,

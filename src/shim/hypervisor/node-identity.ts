@@ -42,18 +42,19 @@ export class NodeIdentity {
   }
 
   async #enroll(call: Call): Promise<Identity> {
-    const keyPem = await this.#key();
+    const keyPem = await nodeKey(this.#deps.dir);
     const signed = await this.#deps.sign(makeCsr(keyPem, nodeCommonName(this.#deps.nodeId)), call);
     return { caPem: signed.caPem, certificatePem: signed.certificatePem, keyPem };
   }
+}
 
-  async #key(): Promise<string> {
-    const path = join(this.#deps.dir, "node.key");
-    const known = await readIfThere(path);
-    if (known !== undefined) return known;
-    await mkdirPrivate(this.#deps.dir);
-    const { keyPem } = newKeyPair();
-    await writeFileAtomic(path, keyPem);
-    return keyPem;
-  }
+/** The node's key, made once (0600). */
+export async function nodeKey(dir: string): Promise<string> {
+  const path = join(dir, "node.key");
+  const known = await readIfThere(path);
+  if (known !== undefined) return known;
+  await mkdirPrivate(dir);
+  const { keyPem } = newKeyPair();
+  await writeFileAtomic(path, keyPem);
+  return keyPem;
 }

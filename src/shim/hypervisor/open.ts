@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import type { NetworkSettings } from "../../vmm/settings/index.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import type { QemuHypervisorDeps } from "./qemu.ts";
 import type { RemoteOptions } from "./remote.ts";
@@ -11,13 +12,11 @@ export async function openRemote(options: RemoteOptions): Promise<Hypervisor> {
   return RemoteHypervisor.open(options);
 }
 
-export interface QemuOptions extends Omit<QemuHypervisorDeps, "vmm" | "network" | "ca" | "bootImage" | "readConsole"> {
+export interface QemuOptions
+  extends Omit<QemuHypervisorDeps, "vmm" | "network" | "ca" | "bootImage" | "readConsole">,
+    Readonly<NetworkSettings> {
   /** What `kata-remote image build` made. */
   readonly imageDir: string;
-  /** See VmNetwork. */
-  readonly network: "auto" | "tap" | "user";
-  readonly bridge: string;
-  readonly subnet: string;
   /** The verdict of the KVM probe is kept here: it holds until the next boot. */
   readonly runDir: string;
 }

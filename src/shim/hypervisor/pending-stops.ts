@@ -11,7 +11,14 @@ const BASE_MS = 200;
 const MAX_MS = 10_000;
 const SUFFIX = ".json";
 
-export type DeliverStop = (id: SandboxId, reason: string, call: Call) => Promise<void>;
+export interface PendingStop {
+  readonly id: SandboxId;
+  readonly reason: string;
+  /** For an adaptor that has lost the record. */
+  readonly instanceId?: string;
+}
+
+export type DeliverStop = (stop: PendingStop, call: Call) => Promise<void>;
 
 /**
  * StopVM requests that nobody has confirmed yet, one file each: written before the request goes out, removed when it
@@ -19,7 +26,7 @@ export type DeliverStop = (id: SandboxId, reason: string, call: Call) => Promise
  */
 export class PendingStops {
   readonly #deps: { readonly dir: string; readonly deliver: DeliverStop; readonly log: Logger };
-  readonly #pending = new Map<SandboxId, string>();
+  readonly #pending = new Map<SandboxId, PendingStop>();
   readonly #over = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -37,30 +44,31 @@ export class PendingStops {
     for (const name of await readdir(deps.dir)) {
       if (!name.endsWith(SUFFIX)) continue; // a temporary file of a crash
       const id = parseSandboxId(name.slice(0, -SUFFIX.length));
-      stops.#pending.set(id, reasonIn(await readIfThere(join(deps.dir, name))));
+      stops.#pending.set(id, read(id, await readIfThere(join(deps.dir, name))));
     }
     stops.#retry();
     return stops;
   }
 
-  get ids(): readonly SandboxId[] {
-    return [...this.#pending.keys()];
+  list(): readonly PendingStop[] {
+    return [...this.#pending.values()];
   }
 
   /**
    * Makes the stop durable, then tries once to deliver it; a try that fails goes on in the background.
    * @throws Fault only when it could be neither delivered nor written down
    */
-  async submit(id: SandboxId, reason: string, call: Call): Promise<void> {
+  async submit(stop: PendingStop, call: Call): Promise<void> {
+    const { id, ...rest } = stop;
     let unwritten: unknown;
-    this.#pending.set(id, reason);
+    this.#pending.set(id, stop);
     try {
-      await writeFileAtomic(this.#path(id), JSON.stringify({ reason }));
+      await writeFileAtomic(this.#path(id), JSON.stringify(rest));
     } catch (e) {
       unwritten = e;
     }
     try {
-      await this.#deliver(id, reason, call);
+      await this.#deliver(stop, call);
     } catch (e) {
       this.#deps.log.warn({ sandbox: id, err: e }, "stop is not delivered yet, trying on");
       this.#retry();
@@ -76,8 +84,9 @@ export class PendingStops {
     await this.#running;
   }
 
-  async #deliver(id: SandboxId, reason: string, call: Call): Promise<void> {
-    await this.#deps.deliver(id, reason, call);
+  async #deliver(stop: PendingStop, call: Call): Promise<void> {
+    const { id } = stop;
+    await this.#deps.deliver(stop, call);
     this.#pending.delete(id);
     await rm(this.#path(id), { force: true });
   }
@@ -94,7 +103,7 @@ export class PendingStops {
     const call = { signal: this.#over.signal };
     for (let attempt = 0; this.#pending.size > 0; attempt++) {
       try {
-        for (const [id, reason] of [...this.#pending]) await this.#deliver(id, reason, call);
+        for (const stop of this.list()) await this.#deliver(stop, call);
       } catch (e) {
         if (call.signal.aborted) return;
         this.#deps.log.debug({ pending: this.#pending.size, err: e }, "stops are not delivered yet");
@@ -109,10 +118,11 @@ export class PendingStops {
   }
 }
 
-function reasonIn(text: string | undefined): string {
+function read(id: SandboxId, text: string | undefined): PendingStop {
   try {
-    return String((JSON.parse(text ?? "") as { reason: unknown }).reason);
+    const { reason, instanceId } = JSON.parse(text ?? "") as { reason: unknown; instanceId?: unknown };
+    return { id, reason: String(reason), ...(typeof instanceId === "string" ? { instanceId } : {}) };
   } catch {
-    return "left by an earlier daemon"; // the id, which is the file's name, is what matters
+    return { id, reason: "left by an earlier daemon" }; // the id, which is the file's name, is what matters
   }
 }

@@ -11,7 +11,15 @@ import { CONSOLE_KEY_PREFIX, GUEST_PORT } from "../../guestwire/index.ts";
 import { type CertificateAuthority, spkiFingerprint } from "../../identity/index.ts";
 import { renderUserData } from "../../userdata/index.ts";
 import type { BootImage, TapNetwork, Vmm, VmmHandle, VmmSpec, VmNetwork } from "../../vmm/index.ts";
-import type { GuestIdentity, Hypervisor, HypervisorCapabilities, VmAddress, VmLoss, VmRequest } from "./hypervisor.ts";
+import type {
+  GuestIdentity,
+  Hypervisor,
+  HypervisorCapabilities,
+  StockIdentity,
+  VmAddress,
+  VmLoss,
+  VmRequest,
+} from "./hypervisor.ts";
 import { type Identity, NodeIdentity } from "./node-identity.ts";
 
 export interface QemuHypervisorDeps {
@@ -137,6 +145,11 @@ export class QemuHypervisor implements Hypervisor {
     }
     machine.pinned = key;
     return { certificatePem: await this.#deps.ca.signGuest(csrPem, id), verifiedBy: "console" };
+  }
+
+  async stockIdentity(id: SandboxId): Promise<StockIdentity> {
+    const message = 'the stock image is made by hypervisor "remote" only';
+    throw new Fault("unimplemented", message, { sandboxId: id });
   }
 
   async reportReady(id: SandboxId): Promise<void> {

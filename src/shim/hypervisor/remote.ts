@@ -5,17 +5,32 @@ import { Fault, type FaultCode } from "../../base/fault.ts";
 import { parseInstanceId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, ended, race, sleep } from "../../base/retry.ts";
-import { PodVmDefinition, StartVmEvent_Stage } from "../../gen/kataremote/podvm/v1/podvm.ts";
+import { PodVmDefinition, StartVmEvent_Stage, StockGuest } from "../../gen/kataremote/podvm/v1/podvm.ts";
 import { createClient, type ServiceClient, type TlsIdentity } from "../../grpc/index.ts";
-import type { GuestIdentity, Hypervisor, HypervisorCapabilities, VmAddress, VmLoss, VmRequest } from "./hypervisor.ts";
+import { type KeyPair, newKeyPair, spkiFingerprint } from "../../identity/index.ts";
+import type {
+  GuestIdentity,
+  Hypervisor,
+  HypervisorCapabilities,
+  StockIdentity,
+  StockVmRequest,
+  VmAddress,
+  VmLoss,
+  VmRequest,
+} from "./hypervisor.ts";
+import { joinAdaptor } from "./join-adaptor.ts";
+import { LiveSandboxes } from "./live-sandboxes.ts";
 import { type Identity, NodeIdentity } from "./node-identity.ts";
+import { NodeSession } from "./node-session.ts";
 import { isPassing, patiently } from "./patience.ts";
 import { PendingStops } from "./pending-stops.ts";
 
 export interface RemoteOptions {
-  /** The adaptor: `unix:///path` or `host:port` (then `tls` is needed). */
+  /** The adaptor: `unix:///path` or `host:port` (then `tls` or `joinFile` is needed). */
   readonly address: string;
   readonly tls?: TlsIdentity;
+  /** Instead of address and tls: what `kata-remote adaptor token` wrote. */
+  readonly joinFile?: string;
   readonly nodeId: string;
   /** Kernel boot id of the node. */
   readonly bootId: string;
@@ -26,10 +41,13 @@ export interface RemoteOptions {
   readonly log: Logger;
   /** How long short requests keep trying while the adaptor is away, ms. */
   readonly patienceMs: number;
+  /** Between two reports of what lives here, ms. */
+  readonly reportMs?: number;
 }
 
 /** A stop is answered in well under a second; after this it goes on in the background, ms. */
 const STOP_MS = 2000;
+const REPORT_MS = 10_000;
 const BASE_MS = 100;
 const MAX_MS = 2000;
 
@@ -45,18 +63,25 @@ export class RemoteHypervisor implements Hypervisor {
   readonly #client: ServiceClient<typeof PodVmDefinition>;
   readonly #identity: NodeIdentity;
   readonly #stops: PendingStops;
-  /** What SyncNode names: every id from before its CreateVm is sent until its stop. */
-  #live = new Set<SandboxId>();
-  /** The part of it that the adaptor has acknowledged: only these can be lost. */
-  #created = new Set<SandboxId>();
+  /** What SyncNode names. */
+  readonly #live: LiveSandboxes;
+  readonly #session: NodeSession;
   /** While a SyncNode is on its way no CreateVm is sent: it could arrive first and be stopped as unknown. */
   #syncing: Promise<void> | undefined;
+  /** Of this process: certificates for it are made as guests are connected, so it is never on disk. */
+  #stockKeys: KeyPair | undefined;
   readonly #over = new AbortController();
 
-  private constructor(options: RemoteOptions, client: ServiceClient<typeof PodVmDefinition>, stops: PendingStops) {
+  private constructor(
+    options: RemoteOptions,
+    client: ServiceClient<typeof PodVmDefinition>,
+    parts: { readonly stops: PendingStops; readonly live: LiveSandboxes; readonly session: NodeSession },
+  ) {
     this.#options = options;
     this.#client = client;
-    this.#stops = stops;
+    this.#stops = parts.stops;
+    this.#live = parts.live;
+    this.#session = parts.session;
     this.#identity = new NodeIdentity({
       dir: options.stateDir,
       nodeId: options.nodeId,
@@ -66,7 +91,10 @@ export class RemoteHypervisor implements Hypervisor {
   }
 
   /** Also starts to deliver the stops that an earlier daemon left. */
-  static async open(options: RemoteOptions): Promise<RemoteHypervisor> {
+  static async open(given: RemoteOptions): Promise<RemoteHypervisor> {
+    const { joinFile, patienceMs } = given;
+    const joined = joinFile && (await joinAdaptor({ ...given, joinFile }, withDeadline(patienceMs)));
+    const options: RemoteOptions = { ...given, ...(joined || {}) };
     const target = { address: options.address, ...(options.tls === undefined ? {} : { tls: options.tls }) };
     const client = createClient(PodVmDefinition, {
       ...target,
@@ -81,11 +109,14 @@ export class RemoteHypervisor implements Hypervisor {
     const stops = await PendingStops.open({
       dir: join(options.runDir, "pending-stops"),
       log: options.log,
-      deliver: async (sandboxId, reason, call) => {
-        await client.stopVm({ sandboxId, reason }, withDeadline(10_000, call));
+      deliver: async ({ id, reason, instanceId }, call) => {
+        const request = { sandboxId: id, reason, nodeId: options.nodeId, instanceId: instanceId ?? "" };
+        await client.stopVm(request, withDeadline(10_000, call));
       },
     });
-    return new RemoteHypervisor(options, client, stops);
+    const live = await LiveSandboxes.open(join(options.runDir, "remote-sandboxes"), options.log);
+    const session = await NodeSession.open(options, live, stops);
+    return new RemoteHypervisor(options, client, { stops, live, session });
   }
 
   clientIdentity(call: Call): Promise<Identity> {
@@ -96,7 +127,8 @@ export class RemoteHypervisor implements Hypervisor {
     // No await between the last look and the request: a SyncNode that starts later names this sandbox.
     while (this.#syncing !== undefined) await race(this.#syncing, call);
     const { sandboxId, pod, containerd, vcpus, memoryMiB, gpus, instanceType = "", image = "" } = request;
-    this.#live.add(sandboxId);
+    this.#live.add(sandboxId, { pod, containerd });
+    const { mark } = this.#session;
     await this.#patiently(
       "CreateVm",
       (c) =>
@@ -112,19 +144,24 @@ export class RemoteHypervisor implements Hypervisor {
             gpus,
             instanceType,
             image,
+            stock: request.stock && stockGuest(request.stock),
+            ...mark,
           },
           c,
         ),
       call,
     );
-    this.#created.add(sandboxId);
+    this.#live.acknowledge(sandboxId);
   }
 
   async startVm(id: SandboxId, call: Call): Promise<VmAddress> {
     let last: Fault | undefined;
     for (let attempt = 0; ; attempt++) {
       const outcome = await this.#followStart(id, call);
-      if (outcome.kind === "started") return outcome.address;
+      if (outcome.kind === "started") {
+        await this.#live.learn(id, outcome.address);
+        return outcome.address;
+      }
       if (call.signal.aborted) throw outOfTime(id, call, last);
       if (outcome.kind === "failed" || !isPassing(outcome.fault)) throw outcome.fault;
       last = outcome.fault;
@@ -141,20 +178,34 @@ export class RemoteHypervisor implements Hypervisor {
       (c) => this.#client.signGuest({ sandboxId: id, csrPem }, c),
       call,
     );
-    return {
-      certificatePem: signed.certificatePem,
-      verifiedBy: signed.verifiedBy === "console" ? "console" : "address",
-    };
+    const verifiedBy = signed.verifiedBy === "console" ? "console" : "address";
+    await this.#live.learn(id, { guestKey: spkiFingerprint(csrPem), verifiedBy });
+    return { certificatePem: signed.certificatePem, verifiedBy };
+  }
+
+  async stockIdentity(id: SandboxId, call: Call): Promise<StockIdentity> {
+    this.#stockKeys ??= newKeyPair();
+    const { publicKeyPem, keyPem } = this.#stockKeys;
+    const known = await this.#patiently(
+      "IdentifyStockGuest",
+      (c) => this.#client.identifyStockGuest({ sandboxId: id, publicKeyPem }, c),
+      call,
+    );
+    const { serverName, serverCertificatePem, caPem, clientCertificatePem } = known;
+    return { serverName, serverCertificatePem, caPem, certificatePem: clientCertificatePem, keyPem };
   }
 
   async reportReady(id: SandboxId, call: Call): Promise<void> {
     await this.#patiently("ReportReady", (c) => this.#client.reportReady({ sandboxId: id }, c), call);
+    await this.#live.learn(id, { ready: true });
   }
 
   async stopVm(id: SandboxId, reason: string, call: Call): Promise<void> {
-    this.#live.delete(id);
-    this.#created.delete(id);
-    await this.#stops.submit(id, reason, withDeadline(STOP_MS, call));
+    const instanceId = this.#live.get(id)?.instanceId;
+    const removed = this.#live.remove(id);
+    const stop = { id, reason, ...(instanceId === undefined ? {} : { instanceId }) };
+    await this.#stops.submit(stop, withDeadline(STOP_MS, call));
+    await removed;
   }
 
   async watch(onLoss: (loss: VmLoss) => void, caller: Call): Promise<void> {
@@ -168,6 +219,7 @@ export class RemoteHypervisor implements Hypervisor {
         // again what lives here, and asked again for a certificate, whose CA may have changed.
         await this.#syncNode(onLoss, call);
         attempt = 0;
+        using _reports = this.#reportNowAndThen(onLoss, call);
         for (let event = await next; event.done !== true; event = await next) {
           const sandboxId = event.value.sandboxId as SandboxId;
           if (this.#live.has(sandboxId)) onLoss({ sandboxId, reason: event.value.reason });
@@ -175,14 +227,18 @@ export class RemoteHypervisor implements Hypervisor {
         }
       } catch (e) {
         if (call.signal.aborted) return;
-        this.#options.log.debug({ attempt, err: e }, "watch of the adaptor broke");
+        const refused = e instanceof Fault && e.code === "failed_precondition";
+        this.#options.log[refused && attempt % 10 === 0 ? "error" : "debug"](
+          { attempt, err: e },
+          refused ? "the adaptor refuses this node" : "watch of the adaptor broke",
+        );
       }
       await sleep(backoffMs(attempt, BASE_MS, MAX_MS), call).catch(() => undefined); // the end is seen above
     }
   }
 
   async sync(live: readonly SandboxId[], call: Call): Promise<void> {
-    for (const id of live) this.#live.add(id);
+    await this.#live.restore(live);
     await this.#patiently("SyncNode", (c) => this.#syncNode(() => undefined, c), call);
   }
 
@@ -212,6 +268,8 @@ export class RemoteHypervisor implements Hypervisor {
             fault: new Fault(faultCode(event.code), event.message, context, { retryable: false }),
           };
         }
+        // Known from now on, so that a stop can name it to an adaptor that has lost the record.
+        if (instanceId !== "") await this.#live.learn(id, { instanceId });
         this.#options.log.debug({ sandbox: id, stage, instance: instanceId }, "start of a pod VM goes on");
       }
     } catch (e) {
@@ -221,18 +279,18 @@ export class RemoteHypervisor implements Hypervisor {
     return { kind: "broken", fault: new Fault("unavailable", message, { sandboxId: id }) };
   }
 
-  async #syncNode(onLoss: (loss: VmLoss) => void, call: Call): Promise<void> {
+  /** @param repeated nothing broke since the last one: our certificate is still good */
+  async #syncNode(onLoss: (loss: VmLoss) => void, call: Call, repeated = false): Promise<void> {
     while (this.#syncing !== undefined) await race(this.#syncing, call);
     const over = deferred<void>();
     this.#syncing = over.promise;
-    const created = new Set(this.#created);
+    const created = this.#live.acknowledged;
     try {
-      const { nodeId, bootId, log } = this.#options;
-      const answer = await this.#client.syncNode(
-        { nodeId, bootId, liveSandboxIds: [...this.#live] },
-        withDeadline(10_000, call),
-      );
-      this.#identity.forget();
+      const { log } = this.#options;
+      const answer = await this.#client.syncNode(this.#session.report(), withDeadline(10_000, call));
+      if (!repeated) this.#identity.forget();
+      await this.#session.heard(answer);
+      if (answer.stale) log.warn("the adaptor has a newer report of this node: does a second daemon run here?");
       if (answer.stoppingSandboxIds.length > 0)
         log.info({ sandboxes: answer.stoppingSandboxIds }, "adaptor stops what no pod owns");
       for (const id of answer.lostSandboxIds as SandboxId[]) {
@@ -243,6 +301,22 @@ export class RemoteHypervisor implements Hypervisor {
       this.#syncing = undefined;
       over.resolve();
     }
+  }
+
+  /** The adaptor takes a node that it does not hear of for silent, and learns here what an answer did not reach it with. */
+  #reportNowAndThen(onLoss: (loss: VmLoss) => void, call: Call): Disposable {
+    const { reportMs = REPORT_MS, log } = this.#options;
+    let running = false;
+    const timer = setInterval(() => {
+      if (running) return;
+      running = true;
+      this.#syncNode(onLoss, call, true)
+        .catch((err: unknown) => log.debug({ err }, "a report was not delivered, the next one follows"))
+        .finally(() => {
+          running = false;
+        });
+    }, reportMs).unref();
+    return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 
   #patiently<T>(method: string, work: (call: Call) => Promise<T>, call: Call): Promise<T> {
@@ -274,4 +348,15 @@ const CODES: readonly FaultCode[] = [
 
 function faultCode(text: string): FaultCode {
   return CODES.find((code) => code === text) ?? "internal";
+}
+
+function stockGuest(stock: StockVmRequest): StockGuest {
+  return StockGuest.fromPartial({
+    podNetworkJson: JSON.stringify(stock.podNetwork),
+    initdataToml: stock.initdata ?? "",
+    scratchSpace: stock.scratchSpace,
+    operatorCertificates: stock.operatorCertificates,
+    tlsMinVersion: stock.tlsMinVersion ?? "",
+    tlsCipherSuites: [...stock.tlsCipherSuites],
+  });
 }

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { Fault } from "../../../base/fault.ts";
 import type { Logger } from "../../../base/log.ts";
-import type { Epoch } from "../store.ts";
-import type { LocalMark } from "./local-mark.ts";
+import type { LocalMark } from "../local-mark.ts";
+import type { Epoch, Position } from "../store.ts";
 import { type RedisClient, type RedisTarget, reasonOf } from "./redis-target.ts";
 import { KEYS, MIGRATIONS, migrationScript, OPEN_SCRIPT, SCHEMA, STORE_SCRIPT } from "./store-script.ts";
 
@@ -76,6 +76,18 @@ export class RedisDatabase implements AsyncDisposable {
 
   get epoch(): Epoch {
     return this.#epoch;
+  }
+
+  get position(): Position {
+    const { epoch, seq } = this.#deps.mark.seen;
+    return { epoch, seq };
+  }
+
+  /** All adaptors, this one included, notice with their next command. */
+  async beginEpoch(instead: string): Promise<void> {
+    if (this.#epoch.id !== instead) return;
+    await this.run("beginEpoch", instead, randomUUID(), this.#deps.now().toISOString());
+    await this.#reopen();
   }
 
   /** The last lease that was given when this was opened: what this holder has up to it is from an earlier life. */

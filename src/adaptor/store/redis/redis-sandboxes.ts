@@ -1,10 +1,15 @@
 import { EventEmitter } from "node:events";
 import { Fault } from "../../../base/fault.ts";
 import type { SandboxId } from "../../../base/ids.ts";
-import { changed } from "../changed-record.ts";
+import { changed, inserted } from "../changed-record.ts";
+import { PHASES } from "../phase-table.ts";
+import { readRecord } from "../record-version.ts";
 import type { Phase, SandboxChange, SandboxRecord } from "../sandbox-record.ts";
 import type { SandboxFilter, SandboxStore } from "../store.ts";
 import type { RedisDatabase, Reply } from "./redis-database.ts";
+
+/** Records of one part of a scan: reading them takes about a millisecond. */
+const PART = 100;
 
 /** Sandbox records in Redis. Watchers hear of changes that any adaptor makes. */
 export class RedisSandboxes implements SandboxStore {
@@ -20,7 +25,7 @@ export class RedisSandboxes implements SandboxStore {
   }
 
   async insert(record: Omit<SandboxRecord, "revision" | "phaseSince">): Promise<SandboxRecord> {
-    const full: SandboxRecord = { ...record, revision: 1, phaseSince: this.#now().toISOString() };
+    const full = inserted(record, this.#now());
     const { id, phase, nodeId } = full;
     if ((await this.#db.run("insert", id, phase, nodeId, JSON.stringify(full))) === 0) {
       throw new Fault("already_exists", `sandbox ${id} has a record already`, { sandboxId: id });
@@ -30,7 +35,7 @@ export class RedisSandboxes implements SandboxStore {
 
   async get(id: SandboxId): Promise<SandboxRecord | undefined> {
     const body = await this.#db.run("sandbox", id);
-    return body === "" ? undefined : (JSON.parse(String(body)) as SandboxRecord);
+    return body === "" ? undefined : readRecord(String(body));
   }
 
   async update(current: SandboxRecord, change: SandboxChange): Promise<SandboxRecord> {
@@ -53,6 +58,17 @@ export class RedisSandboxes implements SandboxStore {
     if (nodeId === undefined) return records(await this.#db.run("sandboxes", ...(phases ?? [])));
     const all = records(await this.#db.run("ofNode", nodeId));
     return phases === undefined ? all : all.filter((r) => phases.includes(r.phase));
+  }
+
+  async *scan(phases: readonly Phase[] = PHASES): AsyncIterable<readonly SandboxRecord[]> {
+    for (const phase of PHASES.filter((p) => phases.includes(p))) {
+      for (let after = ""; ; ) {
+        const part = records(await this.#db.run("scan", phase, after, PART));
+        if (part.length > 0) yield part;
+        if (part.length < PART) break;
+        after = part.at(-1)?.id ?? after;
+      }
+    }
   }
 
   async count(phases: readonly Phase[]): Promise<number> {
@@ -86,7 +102,7 @@ export class RedisSandboxes implements SandboxStore {
 }
 
 function records(reply: Reply): SandboxRecord[] {
-  return Array.isArray(reply) ? (reply as string[]).map((body) => JSON.parse(body) as SandboxRecord) : [];
+  return Array.isArray(reply) ? (reply as string[]).map(readRecord) : [];
 }
 
 function changedMeanwhile(id: SandboxId): Fault {

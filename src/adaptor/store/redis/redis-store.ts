@@ -1,10 +1,11 @@
 import { join } from "node:path";
 import { mkdirPrivate } from "../../../base/files.ts";
 import type { Logger } from "../../../base/log.ts";
-import type { AdaptorStore, Epoch, NodeStore } from "../store.ts";
+import { LocalMark } from "../local-mark.ts";
+import type { AdaptorStore, Epoch, Position } from "../store.ts";
 import { ChangeStream } from "./change-stream.ts";
-import { LocalMark } from "./local-mark.ts";
 import { RedisDatabase, type RedisDatabaseDeps } from "./redis-database.ts";
+import { RedisFacts } from "./redis-facts.ts";
 import { RedisOperations } from "./redis-operations.ts";
 import { RedisSandboxes } from "./redis-sandboxes.ts";
 import type { RedisTarget } from "./redis-target.ts";
@@ -25,7 +26,7 @@ export interface RedisStoreDeps {
 export class RedisStore implements AdaptorStore {
   readonly sandboxes: RedisSandboxes;
   readonly operations: RedisOperations;
-  readonly nodes: NodeStore;
+  readonly facts: RedisFacts;
   readonly #db: RedisDatabase;
   readonly #parts: AsyncDisposableStack;
 
@@ -34,12 +35,7 @@ export class RedisStore implements AdaptorStore {
     this.#parts = parts;
     this.sandboxes = new RedisSandboxes(db, now);
     this.operations = new RedisOperations(db, leaseMs, now);
-    this.nodes = {
-      report: async (nodeId, bootId) => {
-        const before = await db.run("report", nodeId, bootId);
-        return before === "" ? undefined : String(before);
-      },
-    };
+    this.facts = new RedisFacts(db);
   }
 
   /**
@@ -62,6 +58,14 @@ export class RedisStore implements AdaptorStore {
 
   get epoch(): Epoch {
     return this.#db.epoch;
+  }
+
+  get position(): Position {
+    return this.#db.position;
+  }
+
+  beginEpoch(instead: string): Promise<void> {
+    return this.#db.beginEpoch(instead);
   }
 
   async agree(key: string, value: string): Promise<string> {

@@ -16,8 +16,10 @@ export const KEYS = [
   "operations-by-subject",
   "operations-by-time", // id by submission
   "operations-finished", // id by end
-  "nodes", // id → boot id LF time
+  "nodes", // id → boot id LF time: of adaptors from before facts, which may share the store during an upgrade
   "changes", // stream: who wrote (by), what (kind), content (body)
+  "facts", // name → "=" and value
+  "leads", // name → token LF holder LF end
 ] as const;
 
 /** Version of the layout above. A higher one comes with an entry in MIGRATIONS. */
@@ -36,7 +38,7 @@ const CHANGES_KEPT = 2000;
  */
 export const STORE_SCRIPT = `
 local META, SANDBOXES, SANDBOX_KEYS, BY_PHASE, BY_NODE, OPERATIONS, ACTIVE, QUEUED, RUNNING, SUBJECTS, BY_SUBJECT,
-  BY_TIME, FINISHED, NODES, CHANGES = unpack(KEYS)
+  BY_TIME, FINISHED, NODES, CHANGES, FACTS, LEADS = unpack(KEYS)
 local holder, leaseMs, now, nowText = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local known = redis.call('HMGET', META, 'epoch', 'schema', 'seq')
 if known[1] ~= ARGV[1] or known[2] ~= ARGV[2] or tonumber(known[3]) < tonumber(ARGV[3]) then return {'other', 0} end
@@ -109,6 +111,11 @@ function command.sandboxes(...)
   for _, phase in ipairs(phases) do
     for _, id in ipairs(ids(BY_PHASE, phase)) do wanted[#wanted + 1] = id end
   end
+  return read(SANDBOXES, wanted)
+end
+function command.scan(phase, after, limit)
+  local wanted = redis.call('ZRANGEBYLEX', BY_PHASE, '(' .. phase .. '\\0' .. after, '(' .. phase .. '\\1', 'LIMIT', 0, limit)
+  for i, member in ipairs(wanted) do wanted[i] = string.sub(member, #phase + 2) end
   return read(SANDBOXES, wanted)
 end
 function command.ofNode(node) return read(SANDBOXES, ids(BY_NODE, node)) end
@@ -261,12 +268,40 @@ function command.prune(before)
   return #old
 end
 
--- Nodes and what all agree on ----------------------------------------------------------------------------------------
-function command.report(id, boot)
-  local before = redis.call('HGET', NODES, id)
-  redis.call('HSET', NODES, id, boot .. '\\n' .. nowText)
+-- Facts and what all agree on ----------------------------------------------------------------------------------------
+function command.fact(name) return redis.call('HGET', FACTS, name) end
+function command.facts(prefix)
+  local all, found = redis.call('HGETALL', FACTS), {}
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, #prefix) == prefix then
+      found[#found + 1] = all[i]
+      found[#found + 1] = string.sub(all[i + 1], 2)
+    end
+  end
+  return found
+end
+function command.swap(name, expected, following)
+  if (redis.call('HGET', FACTS, name) or '') ~= expected then return 0 end
+  if following == '' then redis.call('HDEL', FACTS, name) else redis.call('HSET', FACTS, name, following) end
   changed = true
-  return before and string.match(before, '^[^\\n]*')
+  return 1
+end
+function command.lead(name, ms)
+  local token, who, ends = string.match(redis.call('HGET', LEADS, name) or '0\\n\\n0', '^(%d+)\\n([^\\n]*)\\n(%d+)$')
+  if who ~= holder then
+    if tonumber(ends) > clock then return '' end
+    token = string.format('%d', tonumber(token) + 1)
+    changed = true
+  end
+  redis.call('HSET', LEADS, name, string.format('%s\\n%s\\n%.0f', token, holder, clock + tonumber(ms)))
+  return token
+end
+function command.beginEpoch(instead, id, createdAt)
+  if known[1] ~= instead then return 0 end
+  local lease = math.max(tonumber(redis.call('HGET', META, 'lease') or 0), clock)
+  redis.call('HSET', META, 'epoch', id, 'epochCreatedAt', createdAt, 'lease', string.format('%.0f', lease))
+  changed = true
+  return 1
 end
 function command.agree(key, value)
   if redis.call('HSETNX', META, 'agreed:' .. key, value) == 1 then changed = true end

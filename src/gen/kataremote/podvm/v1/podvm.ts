@@ -56,6 +56,27 @@ export interface CreateVmRequest {
   gpus: number;
   instanceType: string;
   image: string;
+  /** The last report (SyncNode) that the node sent before this call: that one says nothing of this sandbox. */
+  bootId: string;
+  session: bigint;
+  sequence: bigint;
+  /** Present: the VM's image is the stock one. */
+  stock?: StockGuest | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What the node says of a VM with the stock image; the rest of its user-data is the adaptor's. */
+export interface StockGuest {
+  /** "pod-network" of apf.json, a JSON object. */
+  podNetworkJson: string;
+  /** Plain TOML; empty = none. */
+  initdataToml: string;
+  scratchSpace: boolean;
+  /** The image has certificates of the operator: user-data carries none. */
+  operatorCertificates: boolean;
+  /** "", "VersionTLS12" or "VersionTLS13", and IANA names: for the forwarder. */
+  tlsMinVersion: string;
+  tlsCipherSuites: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -107,6 +128,10 @@ export namespace StartVmEvent_Stage {
 export interface StopVmRequest {
   sandboxId: string;
   reason: string;
+  /** When the node knows it: an adaptor that has lost the record can still remove the VM. */
+  instanceId: string;
+  /** Whose sandbox it was, for the same case. Over TCP the certificate says so. */
+  nodeId: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -140,6 +165,23 @@ export interface SignGuestResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface IdentifyStockGuestRequest {
+  sandboxId: string;
+  /** The node's key for this guest, SPKI. */
+  publicKeyPem: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface IdentifyStockGuestResponse {
+  /** Name in the forwarder's certificate, and that certificate. */
+  serverName: string;
+  serverCertificatePem: string;
+  caPem: string;
+  /** For the node's key. */
+  clientCertificatePem: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface ReportReadyRequest {
   sandboxId: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -149,10 +191,46 @@ export interface ReportReadyResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** A sandbox that lives on a node, with all that a lost record needs to be written again. */
+export interface LiveSandbox {
+  sandboxId: string;
+  /** Empty until the start told it, as addresses and port. */
+  instanceId: string;
+  addresses: string[];
+  port: number;
+  /** SHA-256 of the guest's public key (SPKI), hex; empty until it is signed. */
+  guestKey: string;
+  /** As in SignGuestResponse. */
+  verifiedBy: string;
+  ready: boolean;
+  pod?: Pod | undefined;
+  containerdNamespace: string;
+  containerdId: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** A StopVM that the node could not deliver yet. */
+export interface PendingStop {
+  sandboxId: string;
+  reason: string;
+  instanceId: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface SyncNodeRequest {
   nodeId: string;
   bootId: string;
+  /** All of them, those of `live` included. */
   liveSandboxIds: string[];
+  /** Grows with each start of the node daemon within one boot. 0: an old node, whose reports have no order. */
+  session: bigint;
+  /** Grows with each report of one session. */
+  sequence: bigint;
+  live: LiveSandbox[];
+  pendingStops: PendingStop[];
+  /** The newest that an adaptor told this node of its store: one that was set back is noticed by it. */
+  storeEpoch: string;
+  storeSeq: bigint;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -161,6 +239,12 @@ export interface SyncNodeResponse {
   stoppingSandboxIds: string[];
   /** Named by the node but without a VM here. */
   lostSandboxIds: string[];
+  /** A newer report was there before: nothing was done. */
+  stale: boolean;
+  storeEpoch: string;
+  storeSeq: bigint;
+  /** The store lost records, and not every node has reported since: nothing is deleted that is older. */
+  recovering: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -579,6 +663,10 @@ function createBaseCreateVmRequest(): CreateVmRequest {
     gpus: 0,
     instanceType: "",
     image: "",
+    bootId: "",
+    session: 0n,
+    sequence: 0n,
+    stock: undefined,
     _unknownFields: {},
   };
 }
@@ -617,6 +705,24 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
     }
     if (message.image !== "") {
       writer.uint32(82).string(message.image);
+    }
+    if (message.bootId !== "") {
+      writer.uint32(90).string(message.bootId);
+    }
+    if (message.session !== 0n) {
+      if (BigInt.asUintN(64, message.session) !== message.session) {
+        throw new globalThis.Error("value provided for field message.session of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.session);
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.sequence);
+    }
+    if (message.stock !== undefined) {
+      StockGuest.encode(message.stock, writer.uint32(162).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -722,6 +828,38 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
             message.image = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.session = reader.uint64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.stock = StockGuest.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -757,6 +895,151 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
     message.gpus = object.gpus ?? 0;
     message.instanceType = object.instanceType ?? "";
     message.image = object.image ?? "";
+    message.bootId = object.bootId ?? "";
+    message.session = (object.session !== undefined && object.session !== null) ? BigInt(object.session) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.stock = (object.stock !== undefined && object.stock !== null)
+      ? StockGuest.fromPartial(object.stock)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStockGuest(): StockGuest {
+  return {
+    podNetworkJson: "",
+    initdataToml: "",
+    scratchSpace: false,
+    operatorCertificates: false,
+    tlsMinVersion: "",
+    tlsCipherSuites: [],
+    _unknownFields: {},
+  };
+}
+
+export const StockGuest: MessageFns<StockGuest> = {
+  encode(message: StockGuest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.podNetworkJson !== "") {
+      writer.uint32(10).string(message.podNetworkJson);
+    }
+    if (message.initdataToml !== "") {
+      writer.uint32(18).string(message.initdataToml);
+    }
+    if (message.scratchSpace !== false) {
+      writer.uint32(24).bool(message.scratchSpace);
+    }
+    if (message.operatorCertificates !== false) {
+      writer.uint32(32).bool(message.operatorCertificates);
+    }
+    if (message.tlsMinVersion !== "") {
+      writer.uint32(42).string(message.tlsMinVersion);
+    }
+    for (const v of message.tlsCipherSuites) {
+      writer.uint32(50).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StockGuest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStockGuest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.podNetworkJson = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.initdataToml = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.scratchSpace = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.operatorCertificates = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.tlsMinVersion = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.tlsCipherSuites.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StockGuest>): StockGuest {
+    return StockGuest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StockGuest>): StockGuest {
+    const message = createBaseStockGuest();
+    message.podNetworkJson = object.podNetworkJson ?? "";
+    message.initdataToml = object.initdataToml ?? "";
+    message.scratchSpace = object.scratchSpace ?? false;
+    message.operatorCertificates = object.operatorCertificates ?? false;
+    message.tlsMinVersion = object.tlsMinVersion ?? "";
+    message.tlsCipherSuites = object.tlsCipherSuites?.map((e) => e) || [];
     return message;
   },
 };
@@ -1060,7 +1343,7 @@ export const StartVmEvent: MessageFns<StartVmEvent> = {
 };
 
 function createBaseStopVmRequest(): StopVmRequest {
-  return { sandboxId: "", reason: "", _unknownFields: {} };
+  return { sandboxId: "", reason: "", instanceId: "", nodeId: "", _unknownFields: {} };
 }
 
 export const StopVmRequest: MessageFns<StopVmRequest> = {
@@ -1070,6 +1353,12 @@ export const StopVmRequest: MessageFns<StopVmRequest> = {
     }
     if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
+    }
+    if (message.instanceId !== "") {
+      writer.uint32(26).string(message.instanceId);
+    }
+    if (message.nodeId !== "") {
+      writer.uint32(34).string(message.nodeId);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1111,6 +1400,22 @@ export const StopVmRequest: MessageFns<StopVmRequest> = {
             message.reason = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.instanceId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1138,6 +1443,8 @@ export const StopVmRequest: MessageFns<StopVmRequest> = {
     const message = createBaseStopVmRequest();
     message.sandboxId = object.sandboxId ?? "";
     message.reason = object.reason ?? "";
+    message.instanceId = object.instanceId ?? "";
+    message.nodeId = object.nodeId ?? "";
     return message;
   },
 };
@@ -1545,6 +1852,196 @@ export const SignGuestResponse: MessageFns<SignGuestResponse> = {
   },
 };
 
+function createBaseIdentifyStockGuestRequest(): IdentifyStockGuestRequest {
+  return { sandboxId: "", publicKeyPem: "", _unknownFields: {} };
+}
+
+export const IdentifyStockGuestRequest: MessageFns<IdentifyStockGuestRequest> = {
+  encode(message: IdentifyStockGuestRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sandboxId !== "") {
+      writer.uint32(10).string(message.sandboxId);
+    }
+    if (message.publicKeyPem !== "") {
+      writer.uint32(18).string(message.publicKeyPem);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IdentifyStockGuestRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIdentifyStockGuestRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sandboxId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.publicKeyPem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<IdentifyStockGuestRequest>): IdentifyStockGuestRequest {
+    return IdentifyStockGuestRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<IdentifyStockGuestRequest>): IdentifyStockGuestRequest {
+    const message = createBaseIdentifyStockGuestRequest();
+    message.sandboxId = object.sandboxId ?? "";
+    message.publicKeyPem = object.publicKeyPem ?? "";
+    return message;
+  },
+};
+
+function createBaseIdentifyStockGuestResponse(): IdentifyStockGuestResponse {
+  return { serverName: "", serverCertificatePem: "", caPem: "", clientCertificatePem: "", _unknownFields: {} };
+}
+
+export const IdentifyStockGuestResponse: MessageFns<IdentifyStockGuestResponse> = {
+  encode(message: IdentifyStockGuestResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serverName !== "") {
+      writer.uint32(10).string(message.serverName);
+    }
+    if (message.serverCertificatePem !== "") {
+      writer.uint32(18).string(message.serverCertificatePem);
+    }
+    if (message.caPem !== "") {
+      writer.uint32(26).string(message.caPem);
+    }
+    if (message.clientCertificatePem !== "") {
+      writer.uint32(34).string(message.clientCertificatePem);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IdentifyStockGuestResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIdentifyStockGuestResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serverName = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serverCertificatePem = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.caPem = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.clientCertificatePem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<IdentifyStockGuestResponse>): IdentifyStockGuestResponse {
+    return IdentifyStockGuestResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<IdentifyStockGuestResponse>): IdentifyStockGuestResponse {
+    const message = createBaseIdentifyStockGuestResponse();
+    message.serverName = object.serverName ?? "";
+    message.serverCertificatePem = object.serverCertificatePem ?? "";
+    message.caPem = object.caPem ?? "";
+    message.clientCertificatePem = object.clientCertificatePem ?? "";
+    return message;
+  },
+};
+
 function createBaseReportReadyRequest(): ReportReadyRequest {
   return { sandboxId: "", _unknownFields: {} };
 }
@@ -1675,8 +2172,305 @@ export const ReportReadyResponse: MessageFns<ReportReadyResponse> = {
   },
 };
 
+function createBaseLiveSandbox(): LiveSandbox {
+  return {
+    sandboxId: "",
+    instanceId: "",
+    addresses: [],
+    port: 0,
+    guestKey: "",
+    verifiedBy: "",
+    ready: false,
+    pod: undefined,
+    containerdNamespace: "",
+    containerdId: "",
+    _unknownFields: {},
+  };
+}
+
+export const LiveSandbox: MessageFns<LiveSandbox> = {
+  encode(message: LiveSandbox, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sandboxId !== "") {
+      writer.uint32(10).string(message.sandboxId);
+    }
+    if (message.instanceId !== "") {
+      writer.uint32(18).string(message.instanceId);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.port !== 0) {
+      writer.uint32(32).uint32(message.port);
+    }
+    if (message.guestKey !== "") {
+      writer.uint32(42).string(message.guestKey);
+    }
+    if (message.verifiedBy !== "") {
+      writer.uint32(50).string(message.verifiedBy);
+    }
+    if (message.ready !== false) {
+      writer.uint32(56).bool(message.ready);
+    }
+    if (message.pod !== undefined) {
+      Pod.encode(message.pod, writer.uint32(66).fork()).join();
+    }
+    if (message.containerdNamespace !== "") {
+      writer.uint32(74).string(message.containerdNamespace);
+    }
+    if (message.containerdId !== "") {
+      writer.uint32(82).string(message.containerdId);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LiveSandbox {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLiveSandbox();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sandboxId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instanceId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.guestKey = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.verifiedBy = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.ready = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.pod = Pod.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.containerdNamespace = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.containerdId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LiveSandbox>): LiveSandbox {
+    return LiveSandbox.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LiveSandbox>): LiveSandbox {
+    const message = createBaseLiveSandbox();
+    message.sandboxId = object.sandboxId ?? "";
+    message.instanceId = object.instanceId ?? "";
+    message.addresses = object.addresses?.map((e) => e) || [];
+    message.port = object.port ?? 0;
+    message.guestKey = object.guestKey ?? "";
+    message.verifiedBy = object.verifiedBy ?? "";
+    message.ready = object.ready ?? false;
+    message.pod = (object.pod !== undefined && object.pod !== null) ? Pod.fromPartial(object.pod) : undefined;
+    message.containerdNamespace = object.containerdNamespace ?? "";
+    message.containerdId = object.containerdId ?? "";
+    return message;
+  },
+};
+
+function createBasePendingStop(): PendingStop {
+  return { sandboxId: "", reason: "", instanceId: "", _unknownFields: {} };
+}
+
+export const PendingStop: MessageFns<PendingStop> = {
+  encode(message: PendingStop, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sandboxId !== "") {
+      writer.uint32(10).string(message.sandboxId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.instanceId !== "") {
+      writer.uint32(26).string(message.instanceId);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PendingStop {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePendingStop();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sandboxId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.instanceId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PendingStop>): PendingStop {
+    return PendingStop.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PendingStop>): PendingStop {
+    const message = createBasePendingStop();
+    message.sandboxId = object.sandboxId ?? "";
+    message.reason = object.reason ?? "";
+    message.instanceId = object.instanceId ?? "";
+    return message;
+  },
+};
+
 function createBaseSyncNodeRequest(): SyncNodeRequest {
-  return { nodeId: "", bootId: "", liveSandboxIds: [], _unknownFields: {} };
+  return {
+    nodeId: "",
+    bootId: "",
+    liveSandboxIds: [],
+    session: 0n,
+    sequence: 0n,
+    live: [],
+    pendingStops: [],
+    storeEpoch: "",
+    storeSeq: 0n,
+    _unknownFields: {},
+  };
 }
 
 export const SyncNodeRequest: MessageFns<SyncNodeRequest> = {
@@ -1689,6 +2483,33 @@ export const SyncNodeRequest: MessageFns<SyncNodeRequest> = {
     }
     for (const v of message.liveSandboxIds) {
       writer.uint32(26).string(v!);
+    }
+    if (message.session !== 0n) {
+      if (BigInt.asUintN(64, message.session) !== message.session) {
+        throw new globalThis.Error("value provided for field message.session of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.session);
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.sequence);
+    }
+    for (const v of message.live) {
+      LiveSandbox.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.pendingStops) {
+      PendingStop.encode(v!, writer.uint32(58).fork()).join();
+    }
+    if (message.storeEpoch !== "") {
+      writer.uint32(66).string(message.storeEpoch);
+    }
+    if (message.storeSeq !== 0n) {
+      if (BigInt.asUintN(64, message.storeSeq) !== message.storeSeq) {
+        throw new globalThis.Error("value provided for field message.storeSeq of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.storeSeq);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1738,6 +2559,54 @@ export const SyncNodeRequest: MessageFns<SyncNodeRequest> = {
             message.liveSandboxIds.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.session = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.live.push(LiveSandbox.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.pendingStops.push(PendingStop.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.storeEpoch = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.storeSeq = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1766,12 +2635,26 @@ export const SyncNodeRequest: MessageFns<SyncNodeRequest> = {
     message.nodeId = object.nodeId ?? "";
     message.bootId = object.bootId ?? "";
     message.liveSandboxIds = object.liveSandboxIds?.map((e) => e) || [];
+    message.session = (object.session !== undefined && object.session !== null) ? BigInt(object.session) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.live = object.live?.map((e) => LiveSandbox.fromPartial(e)) || [];
+    message.pendingStops = object.pendingStops?.map((e) => PendingStop.fromPartial(e)) || [];
+    message.storeEpoch = object.storeEpoch ?? "";
+    message.storeSeq = (object.storeSeq !== undefined && object.storeSeq !== null) ? BigInt(object.storeSeq) : 0n;
     return message;
   },
 };
 
 function createBaseSyncNodeResponse(): SyncNodeResponse {
-  return { stoppingSandboxIds: [], lostSandboxIds: [], _unknownFields: {} };
+  return {
+    stoppingSandboxIds: [],
+    lostSandboxIds: [],
+    stale: false,
+    storeEpoch: "",
+    storeSeq: 0n,
+    recovering: false,
+    _unknownFields: {},
+  };
 }
 
 export const SyncNodeResponse: MessageFns<SyncNodeResponse> = {
@@ -1781,6 +2664,21 @@ export const SyncNodeResponse: MessageFns<SyncNodeResponse> = {
     }
     for (const v of message.lostSandboxIds) {
       writer.uint32(18).string(v!);
+    }
+    if (message.stale !== false) {
+      writer.uint32(24).bool(message.stale);
+    }
+    if (message.storeEpoch !== "") {
+      writer.uint32(34).string(message.storeEpoch);
+    }
+    if (message.storeSeq !== 0n) {
+      if (BigInt.asUintN(64, message.storeSeq) !== message.storeSeq) {
+        throw new globalThis.Error("value provided for field message.storeSeq of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.storeSeq);
+    }
+    if (message.recovering !== false) {
+      writer.uint32(48).bool(message.recovering);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1822,6 +2720,38 @@ export const SyncNodeResponse: MessageFns<SyncNodeResponse> = {
             message.lostSandboxIds.push(reader.string());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.stale = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.storeEpoch = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.storeSeq = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.recovering = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1849,6 +2779,10 @@ export const SyncNodeResponse: MessageFns<SyncNodeResponse> = {
     const message = createBaseSyncNodeResponse();
     message.stoppingSandboxIds = object.stoppingSandboxIds?.map((e) => e) || [];
     message.lostSandboxIds = object.lostSandboxIds?.map((e) => e) || [];
+    message.stale = object.stale ?? false;
+    message.storeEpoch = object.storeEpoch ?? "";
+    message.storeSeq = (object.storeSeq !== undefined && object.storeSeq !== null) ? BigInt(object.storeSeq) : 0n;
+    message.recovering = object.recovering ?? false;
     return message;
   },
 };
@@ -1920,6 +2854,18 @@ export const PodVmDefinition = {
       responseStream: false,
       options: {},
     },
+    /**
+     * For a guest with the stock image, whose key and certificate are in its user-data: what to expect of it, and the
+     * client certificate that it takes. Only for the node of the sandbox.
+     */
+    identifyStockGuest: {
+      name: "IdentifyStockGuest",
+      requestType: IdentifyStockGuestRequest as typeof IdentifyStockGuestRequest,
+      requestStream: false,
+      responseType: IdentifyStockGuestResponse as typeof IdentifyStockGuestResponse,
+      responseStream: false,
+      options: {},
+    },
     /** The node reached the agent: the record becomes ready. */
     reportReady: {
       name: "ReportReady",
@@ -1929,7 +2875,10 @@ export const PodVmDefinition = {
       responseStream: false,
       options: {},
     },
-    /** Repeated on every reconnect: whatever the node does not name any more is stopped. */
+    /**
+     * The node's session: what lives on it. Repeated on every reconnect and now and then; see src/adaptor/podvm/README.md
+     * for the rules. A report that is not newer than the last one does nothing.
+     */
     syncNode: {
       name: "SyncNode",
       requestType: SyncNodeRequest as typeof SyncNodeRequest,

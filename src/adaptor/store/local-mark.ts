@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import { Fault } from "../../../base/fault.ts";
+import { Fault } from "../../base/fault.ts";
 
 /** What an adaptor has seen of the shared store. */
 export interface Mark {
@@ -15,9 +15,9 @@ const NOTHING: Mark = { epoch: "", epochCreatedAt: "", seq: 0 };
 const WRITE_MS = 1000;
 
 /**
- * What an adaptor remembers by itself beside a shared store, in a file that it keeps locked: its name as a holder of
- * leases, so that its next life knows its own, and how far it has seen the store, so that a store that was set back is
- * noticed. The mark is written behind, at most a second late.
+ * What an adaptor remembers by itself beside the store, in a file that it keeps locked: its name as a holder of leases,
+ * so that its next life knows its own, and how far it has seen the store, so that a store that was set back is noticed.
+ * The mark is written behind, at most a second late.
  */
 export class LocalMark implements Disposable {
   readonly holder: string;

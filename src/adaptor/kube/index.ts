@@ -1,0 +1,2 @@
+export { type KubeAddress, KubeReader } from "./kube-reader.ts";
+export { pullSecretLookup } from "./pull-secrets.ts";
