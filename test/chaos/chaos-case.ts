@@ -1,0 +1,82 @@
+import type { InjectedFault, Knobs } from "../clouds/ec2/index.ts";
+import type { Fault } from "./faults.ts";
+import type { CloudKind, StoreKind } from "./world.ts";
+
+/** Steps of a creation, in their order. */
+export const CREATE_STEPS = [
+  ...["create-asked", "prepared", "run-asked", "run-effect", "accepted", "configured", "sandbox-asked"],
+  ...["rootfs-sent", "container-asked", "created", "start-asked", "started"],
+] as const;
+
+/** Steps of a deletion, roughly in their order: what node, adaptor and containerd do overlaps. */
+export const DELETE_STEPS = [
+  ...["kill-asked", "exit-seen", "node-stopping", "destroy-asked", "stop-recorded", "end-asked", "end-effect"],
+  ...["removed", "deleted"],
+] as const;
+
+export interface Hit {
+  readonly at: string;
+  readonly fault: Fault;
+}
+
+/** How the cloud behaves, from right before the creation or the deletion on. */
+export interface Trouble {
+  readonly during: "create" | "delete";
+  readonly inject?: readonly InjectedFault[];
+  readonly knobs?: Partial<Knobs>;
+  /** Every request arrives at the cloud twice. */
+  readonly repeats?: boolean;
+}
+
+/**
+ * One case: a bystander pod runs; then a second pod is made, looked at and deleted, while something breaks; then the
+ * bystander is looked at and deleted. After that nothing may be left of either.
+ */
+export interface ChaosCase {
+  readonly name: string;
+  readonly store: StoreKind;
+  /** Where its VMs come from; the test account unless it is said. */
+  readonly cloud?: CloudKind;
+  readonly hits: readonly Hit[];
+  /** How many pods are made at once; 1 unless it is said. */
+  readonly pods?: number;
+  readonly troubles?: readonly Trouble[];
+  /** When a copy of Redis is taken that a hit puts back. */
+  readonly snapshot?: "before-bystander" | "after-bystander";
+  /** What becomes of the second pod's creation. */
+  readonly create: "succeeds" | "fails" | "either";
+  /** What containerd is told of a failed creation. */
+  readonly reason?: RegExp;
+  readonly bystander: "runs" | "ends";
+  /** After it an operator says that nothing runs in the VMs that neither a record nor a node claims. */
+  readonly operator?: boolean;
+  /** Until everything must be as it should be, ms, once it is whole again. */
+  readonly boundMs?: number;
+  /** Part of the short run. */
+  readonly quick?: boolean;
+}
+
+/**
+ * What the death of a node daemon means for its pods. It ends them as long as the relay's parts run inside of it; with
+ * the relay as a process of its own nobody notices: then this becomes "unnoticed", and the cases expect that.
+ */
+export const DAEMON_DEATH: "ends-pods" | "unnoticed" = "ends-pods" as "ends-pods" | "unnoticed";
+
+/** Whether a fault ends the pod that is being made or deleted, which containerd must then be told. */
+export function endsPod(fault: Fault): boolean {
+  switch (fault.kind) {
+    case "kill-vm":
+    case "reboot-node":
+    case "lose-node":
+      return true;
+    case "kill":
+      return fault.whom === "node" && DAEMON_DEATH === "ends-pods";
+    default:
+      return false;
+  }
+}
+
+/** Whether a fault ends every pod of the node. */
+export function endsNode(fault: Fault): boolean {
+  return endsPod(fault) && fault.kind !== "kill-vm";
+}

@@ -1,0 +1,170 @@
+// npm run test:chaos [-- --quick] [--seed N --cases N] [--only PATTERN] [--parallel N] [--list]
+// Last line: "chaos: N cases, N leaked, N lost, N stuck". Exit code 0 only when these are zeros and N is not.
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { withoutRedis } from "../support/redis-server.ts";
+import { CASES } from "./cases.ts";
+import type { ChaosCase } from "./chaos-case.ts";
+import { CONTAINERD_CASES, type ContainerdCase, runContainerdCase } from "./containerd-cases.ts";
+import { messageOf } from "./containerd-stand-in.ts";
+import { GuestPool } from "./guests.ts";
+import { buildPrograms, buildVmImage } from "./programs.ts";
+import { randomCases } from "./random-cases.ts";
+import { type Problem, runCase } from "./run-case.ts";
+import { World, type WorldDeps } from "./world.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    seed: { type: "string" },
+    cases: { type: "string", default: "20" },
+    only: { type: "string" },
+    parallel: { type: "string", default: "3" },
+    list: { type: "boolean", default: false },
+  },
+});
+
+function chosen(): readonly ChaosCase[] {
+  const { seed, quick, only, cases } = options;
+  const all = seed === undefined ? CASES : randomCases(Number(seed), Number(cases));
+  const redis = withoutRedis() === false;
+  return all
+    .filter((c) => !quick || c.quick === true)
+    .filter((c) => only === undefined || new RegExp(only).test(c.name))
+    .filter((c) => redis || c.store === "embedded");
+}
+
+/** They need root's containerd and minutes: not in the short run, nor with random cases. */
+function chosenContainerdCases(): readonly ContainerdCase[] {
+  const { seed, quick, only = "" } = options;
+  return quick || seed !== undefined ? [] : CONTAINERD_CASES.filter((c) => new RegExp(only).test(c.name));
+}
+
+/** Worlds that a case has left as it found them: the next case of that kind of store takes one. */
+class Worlds {
+  readonly #all = new Set<World>();
+  readonly #idle: World[] = [];
+  readonly #deps: WorldDeps;
+
+  constructor(deps: WorldDeps) {
+    this.#deps = deps;
+  }
+
+  async take({ store, cloud = "ec2" }: ChaosCase): Promise<World> {
+    const found = this.#idle.findIndex((w) => w.store === store && w.cloudKind === cloud);
+    const [idle] = found < 0 ? [] : this.#idle.splice(found, 1);
+    if (idle !== undefined) return idle;
+    const world = await World.open({ ...this.#deps, store, cloud });
+    this.#all.add(world);
+    return world;
+  }
+
+  async end(world: World, keep: boolean): Promise<void> {
+    this.#all.delete(world);
+    await world.close(keep);
+  }
+
+  put(world: World): void {
+    this.#idle.push(world);
+  }
+
+  async close(): Promise<void> {
+    this.#idle.length = 0;
+    for (const world of this.#all) await this.end(world, false);
+  }
+}
+
+/** Whether the world is the same after the case as before it. */
+function reusable(chaos: ChaosCase): boolean {
+  const lasting = chaos.hits.some(({ fault }) => fault.kind === "lose-node" || fault.kind.startsWith("redis-"));
+  return !lasting && (chaos.troubles ?? []).length === 0;
+}
+
+function report(name: string, began: number, problems: readonly Problem[]): void {
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  console.log(`${problems.length === 0 ? "ok    " : "FAILED"} ${seconds.padStart(5)} s  ${name}`);
+  for (const { kind, text } of problems) console.log(`         ${kind}: ${text}`);
+}
+
+async function runOne(worlds: Worlds, chaos: ChaosCase): Promise<readonly Problem[]> {
+  const began = performance.now();
+  const world = await worlds.take(chaos);
+  const since = world.timeline.length;
+  const problems = await runCase(world, chaos);
+  report(chaos.name, began, problems);
+  if (problems.length === 0) {
+    if (reusable(chaos)) worlds.put(world);
+    else await worlds.end(world, false);
+    return problems;
+  }
+  console.log(world.timeline.text(since));
+  console.log(`         logs: ${world.adaptor.logPath}, ${world.node.logPath}`);
+  await worlds.end(world, true);
+  return problems;
+}
+
+function memoized<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}
+
+async function main(): Promise<void> {
+  const cases = chosen();
+  if (options.list) return console.log([...cases, ...chosenContainerdCases()].map((c) => c.name).join("\n"));
+  const folder = mkdtempSync(join(tmpdir(), "krcr-"));
+  const problems: Problem[] = [];
+  const [withVms, others] = [cases.filter((c) => c.cloud === "local"), cases.filter((c) => c.cloud !== "local")];
+  let ran = 0;
+  try {
+    const [program, pool] = await Promise.all([buildPrograms(folder), GuestPool.open(join(folder, "guests"), 2)]);
+    const vmImage = memoized(() => buildVmImage(program, folder));
+    const worlds = new Worlds({ program, pool, vmImage });
+    const interrupted = (): void => {
+      const ended = worlds.close().catch((e: unknown) => console.error(messageOf(e)));
+      void ended.then(() => {
+        rmSync(folder, { recursive: true, force: true });
+        process.exit(130);
+      });
+    };
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, interrupted);
+    const work = async (waiting: ChaosCase[]): Promise<void> => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        try {
+          problems.push(...(await runOne(worlds, next)));
+        } catch (e) {
+          console.log(`FAILED          ${next.name}: ${messageOf(e)}`);
+          problems.push({ kind: "stuck", text: messageOf(e) });
+        }
+        ran++;
+      }
+    };
+    await Promise.all(Array.from({ length: Number(options.parallel) }, () => work(others)));
+    await worlds.close();
+    // Emulated VMs want the machine for themselves.
+    await work(withVms);
+    await worlds.close();
+    for (const chaos of chosenContainerdCases()) {
+      const began = performance.now();
+      const found = await runContainerdCase(chaos).catch((e: unknown): Problem[] => [
+        { kind: "stuck", text: messageOf(e) },
+      ]);
+      report(chaos.name, began, found);
+      problems.push(...found);
+      ran++;
+    }
+    await pool[Symbol.asyncDispose]();
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const count = (kind: Problem["kind"]): number => problems.filter((p) => p.kind === kind).length;
+  if (problems.length > 0 || ran === 0) process.exitCode = 1;
+  console.log(`chaos: ${ran} cases, ${count("leaked")} leaked, ${count("lost")} lost, ${count("stuck")} stuck`);
+}
+
+await main();
