@@ -72,7 +72,7 @@ check "package-lock.json is as committed" lock_is_unchanged
 check "shell scripts parse" sh -c 'for f in deploy/*.sh deploy/bin/* test/run.sh; do sh -n "$f" || exit 1; done'
 check "build" npm run --silent build
 suite "unit, conformance and integration tests" --test-timeout=120000 'src/**/*.test.ts' 'providers/**/*.test.ts' \
-  'deploy/**/*.test.ts' 'test/lint/**/*.test.ts' 'test/clouds/**/*.test.ts' 'test/conformance/**/*.test.ts' 'test/integration/**/*.test.ts'
+  'deploy/**/*.test.ts' 'test/lint/**/*.test.ts' 'test/clouds/**/*.test.ts' 'test/conformance/**/*.test.ts' 'test/integration/**/*.test.ts' 'test/protocol/**/*.test.ts'
 if [ -n "$e2e" ]; then
   CACHE=$(cache_dir)
   check "pod VM image" "$ROOT/dist/bin/kata-remote" image build --out "$CACHE/podvm" --cache "$CACHE/podvm-build"
