@@ -4,13 +4,15 @@ export interface Call {
   readonly signal: AbortSignal;
   /** W3C traceparent of the caller, when there is one. */
   readonly traceparent?: string;
+  /** Names the request that this is done for: the same work under the same key, by whichever process, is done once. */
+  readonly requestKey?: string;
 }
 
 /** A Call that ends after `ms` milliseconds, or earlier with `parent`. */
 export function withDeadline(ms: number, parent?: Call): Call {
   const timeout = AbortSignal.timeout(ms);
   const signal = parent === undefined ? timeout : AbortSignal.any([parent.signal, timeout]);
-  return parent?.traceparent === undefined ? { signal } : { signal, traceparent: parent.traceparent };
+  return { ...parent, signal };
 }
 
 /** A Call that nothing cancels: for work that must finish whoever stops waiting (clean-up, undo). */

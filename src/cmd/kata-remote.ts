@@ -43,12 +43,22 @@ program
   .description("node daemon: serves containerd's Task calls for every pod of this machine (the launcher starts it)")
   .option("--config <file>", "TOML, instead of /etc/kata-remote/node.toml")
   .option("--door <address...>", "containerd addresses to serve from the start")
-  .action(async (options: { config?: string; door?: string[] }) => {
-    const { runNode } = await import("./node.ts");
+  .option("--drain", "end every pod of this node, its daemon and its relay, and wait for that")
+  .action(async (options: { config?: string; door?: string[]; drain?: boolean }) => {
+    const { drainNode, runNode } = await import("./node.ts");
+    if (options.drain === true) return drainNode({ signal: untilSignal() });
     await runNode(
       { ...(options.config === undefined ? {} : { configPath: options.config }), doors: options.door ?? [] },
       { signal: untilSignal() },
     );
+  });
+
+program
+  .command("relay")
+  .description("holds the connections of this node's pods while its daemon restarts (the daemon starts it)")
+  .argument("<directory>", "in the run directory, made by the daemon")
+  .action(async () => {
+    await import("./relay.ts");
   });
 
 program

@@ -59,6 +59,17 @@ export class UnixListener {
     }
   }
 
+  /** Whether whoever connects to the path gets here. */
+  async isReachable(): Promise<boolean> {
+    const found = await lstat(this.path, { bigint: true }).catch(() => undefined); // removed: nobody gets here
+    return found?.ino === this.#inode;
+  }
+
+  /** Takes no further connections; those that are open stay. */
+  retire(): void {
+    this.#server.close();
+  }
+
   /** Closes the listener and its connections, and removes the socket unless another listener has taken the path. */
   async close(): Promise<void> {
     const stat = await lstat(this.path, { bigint: true }).catch(() => undefined); // removed by somebody: nothing to do

@@ -3,8 +3,19 @@ import type { Call } from "../../src/base/call.ts";
 import { deferred } from "../../src/base/deferred.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { SandboxId } from "../../src/base/ids.ts";
-import type { GuestFacts, GuestSpec, Relay, StdioSpec, TreeReceipt, TreeSpec } from "../../src/relay/index.ts";
-import type { UnaryCaller } from "../../src/ttrpc/index.ts";
+import { race } from "../../src/base/retry.ts";
+import { AgentServiceDefinition } from "../../src/gen/agent/agent.ts";
+import type {
+  GuestFacts,
+  GuestSpec,
+  HeldByRelay,
+  ProcessExit,
+  Relay,
+  StdioSpec,
+  TreeReceipt,
+  TreeSpec,
+} from "../../src/relay/index.ts";
+import { createClient, type UnaryCaller } from "../../src/ttrpc/index.ts";
 import { FakeAgent } from "./agent.ts";
 
 export const GUEST_FACTS: GuestFacts = {
@@ -38,9 +49,26 @@ export class FakeRelay implements Relay {
     return agent;
   }
 
+  readonly pid = process.pid;
+  /** Task calls that wait for the next daemon. */
+  readonly taskKeys = new Set<string>();
+  readonly #exits = new Map<string, Promise<ProcessExit>>();
+  readonly #gaveUp = new Map<string, ReturnType<typeof deferred<void>>>();
+
+  /** As when the process that held the guests is killed. */
+  die(): void {
+    this.agents.clear();
+    this.stdio.clear();
+  }
+
+  async held(): Promise<HeldByRelay> {
+    return { guests: new Map([...this.agents.keys()].map((id) => [id, GUEST_FACTS])), taskKeys: this.taskKeys };
+  }
+
   async openDoor(): Promise<void> {}
   async closeDoor(): Promise<void> {}
-  onTaskRequest(): void {}
+  async onTaskRequest(): Promise<void> {}
+  async handOver(): Promise<void> {}
 
   async connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts> {
     this.guestSpecs.push(spec);
@@ -82,7 +110,28 @@ export class FakeRelay implements Relay {
 
   async attachStdio(spec: StdioSpec): Promise<void> {
     if (spec.stdout.startsWith("binary:")) throw new Fault("unimplemented", `stdout "${spec.stdout}" is not supported`);
+    if (this.stdio.has(spec.key)) return;
     this.stdio.set(spec.key, spec);
+    const gaveUp = deferred<void>();
+    this.#gaveUp.set(spec.key, gaveUp);
+    const exit = this.#exit(spec, gaveUp.promise);
+    exit.catch(() => undefined); // whoever asks for it sees the error
+    this.#exits.set(spec.key, exit);
+  }
+
+  async processExit(key: string, call: Call): Promise<ProcessExit> {
+    return await race(this.#exits.get(key) ?? Promise.reject(new Fault("not_found", `no stdio ${key}`)), call);
+  }
+
+  async giveUpOutput(key: string): Promise<void> {
+    this.#gaveUp.get(key)?.resolve();
+  }
+
+  async #exit({ key, sandboxId, containerId, execId }: StdioSpec, gaveUp: Promise<void>): Promise<ProcessExit> {
+    await Promise.race([this.stdioDrained(key), gaveUp]);
+    const agent = createClient(AgentServiceDefinition, this.guest(sandboxId));
+    const { status } = await agent.waitProcess({ containerId, execId });
+    return { status, at: new Date() };
   }
 
   async stdioDrained(key: string): Promise<void> {
@@ -97,6 +146,7 @@ export class FakeRelay implements Relay {
 
   async detachStdio(key: string): Promise<void> {
     this.stdio.delete(key);
+    this.#exits.delete(key);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -3,5 +3,6 @@ export { dispatch, errorReply, type TaskCaller, type TaskHandlers } from "./disp
 export { type DoorName, parseDoorName } from "./door-name.ts";
 export { EventPublisher } from "./event-publisher.ts";
 export { Pods } from "./pods.ts";
-export { TaskMarks } from "./task-marks.ts";
+export { DeletedTasks } from "./deleted-tasks.ts";
+export { TaskRecords } from "./task-record.ts";
 export { TaskService } from "./task-service.ts";
