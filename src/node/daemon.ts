@@ -99,9 +99,8 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     undo.push((reason) => shim.close(reason));
     const scope = new AbortController();
     undo.push(async () => scope.abort(new Fault("cancelled", "the node daemon ends")));
-    await shim.recover(withDeadline(RECOVER_MS, call)).catch((err: unknown) => {
-      log.error({ err }, "not everything that an earlier node daemon left is cleaned up yet");
-    });
+    // Without what an earlier daemon left, its living pods would be taken for nobody's.
+    await shim.recover(withDeadline(RECOVER_MS, call));
     await doors.load(); // before calls come that name them
     await relay.onTaskRequest((request, c) => shim.answer(request, c));
     for (const hypervisor of hypervisors.values()) follow(hypervisor, shim, log, { signal: scope.signal });

@@ -57,7 +57,8 @@ export class Doors {
       const known = this.#addresses.has(door);
       this.#addresses.set(door, containerdAddress);
       try {
-        if (!known) await writeFileAtomic(join(this.#dir, `${door}.json`), JSON.stringify({ address: containerdAddress }));
+        if (!known)
+          await writeFileAtomic(join(this.#dir, `${door}.json`), JSON.stringify({ address: containerdAddress }));
         await this.#deps.relay.openDoor({ door, socketPath });
       } catch (e) {
         if (!known) this.#addresses.delete(door);

@@ -57,7 +57,7 @@ export async function startRelay(deps: StartRelayDeps, call: Call): Promise<Rela
   }
 }
 
-/** The relays of earlier daemons that live. Directories of dead ones go. */
+/** The relays of earlier daemons that live. Directories of dead ones go. @throws Fault when one lives and does not answer */
 export async function findRelays(runDir: string, log: Logger, call: Call): Promise<readonly RelayClient[]> {
   const root = relaysDir(runDir);
   await mkdirPrivate(root);
@@ -67,6 +67,8 @@ export async function findRelays(runDir: string, log: Logger, call: Call): Promi
     try {
       found.push(await RelayClient.connect(dir, { log }, call));
     } catch (err) {
+      // One that lives and does not answer holds pods: starting without it would lose them.
+      if (Fault.from(err).code !== "unavailable") throw err;
       log.info({ err, dir }, "nobody answers there any more");
       await rm(dir, { recursive: true, force: true });
     }

@@ -72,10 +72,15 @@ export class DaemonLine {
         } catch (e) {
           if (e instanceof StatusError) return { ok: false, code: e.code, message: e.message };
           if (call.signal.aborted) {
-            void createClient(OwnerDefinition, client).cancel({ key }).catch(() => undefined); // it died: nothing to stop
+            void createClient(OwnerDefinition, client)
+              .cancel({ key })
+              .catch(() => undefined); // it died: nothing to stop
             throw e;
           }
-          this.#deps.log.info({ method, key }, "the node daemon went before it answered: the call waits for the next one");
+          this.#deps.log.info(
+            { method, key },
+            "the node daemon went before it answered: the call waits for the next one",
+          );
           this.#drop(client);
         }
       }
@@ -90,7 +95,10 @@ export class DaemonLine {
     csrPem: string,
     call: Call,
   ): Promise<{ readonly certificatePem: string; readonly verifiedBy: string }> {
-    const signed = await createClient(OwnerDefinition, this.#daemon()).sign({ sandboxId, csrPem }, { signal: call.signal });
+    const signed = await createClient(OwnerDefinition, this.#daemon()).sign(
+      { sandboxId, csrPem },
+      { signal: call.signal },
+    );
     return { certificatePem: signed.certificatePem, verifiedBy: signed.verifiedBy };
   }
 
@@ -107,7 +115,8 @@ export class DaemonLine {
   }
 
   #daemon(): TtrpcClient {
-    if (this.#current === undefined) throw new Fault("unavailable", "there is no node daemon now", {}, { retryable: false });
+    if (this.#current === undefined)
+      throw new Fault("unavailable", "there is no node daemon now", {}, { retryable: false });
     return this.#current;
   }
 

@@ -185,6 +185,12 @@ export class InProcessRelay implements Relay {
     await stdio?.detach();
   }
 
+  /** Closes what is left of a sandbox that is gone. */
+  async detachAll(id: SandboxId): Promise<void> {
+    const keys = [...this.#stdio].filter(([, stdio]) => stdio.sandboxId === id).map(([key]) => key);
+    await Promise.all(keys.map((key) => this.detachStdio(key)));
+  }
+
   /** There is no next daemon for what lives in this process. */
   async handOver(): Promise<void> {
     await this[Symbol.asyncDispose]();

@@ -23,12 +23,7 @@ export class KeptAnswers {
   }
 
   /** @param gone says whether the daemon that asked has gone meanwhile */
-  async run(
-    sandboxId: string,
-    key: string,
-    work: () => Promise<Uint8Array>,
-    gone: () => boolean,
-  ): Promise<Uint8Array> {
+  async run(sandboxId: string, key: string, work: () => Promise<Uint8Array>, gone: () => boolean): Promise<Uint8Array> {
     const [scopeName = ""] = key.split("/", 1);
     // A Task call that has its answer already: whatever is still done for it, nobody will ask again.
     if (scopeName !== GUEST_SCOPE && !this.#isPending(scopeName)) return work();

@@ -1,7 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { ServerCall } from "../ttrpc/index.ts";
-import { Meta, valueOf } from "./wire.ts";
+import { Meta, metadataValue } from "./wire.ts";
 
 /** Work that a peer may cancel: ttrpc itself has no message for that. */
 export class Operations {
@@ -9,7 +9,7 @@ export class Operations {
 
   /** Runs it under the key that its call carries; it ends with the connection as well. */
   async run<T>(served: ServerCall, work: (call: Call) => Promise<T>, name: string = Meta.operation): Promise<T> {
-    const key = valueOf(served.metadata, name);
+    const key = metadataValue(served.metadata, name);
     if (key === undefined) return work({ signal: served.signal });
     const controller = new AbortController();
     this.#running.set(key, controller);

@@ -23,8 +23,8 @@ import {
   type GuestFacts,
   type GuestSpec,
   type HeldByRelay,
-  type ProcessExit,
   KEEP_KEY,
+  type ProcessExit,
   type Relay,
   type StdioSpec,
   type TaskReply,
@@ -32,7 +32,7 @@ import {
   type TreeReceipt,
   type TreeSpec,
 } from "./relay.ts";
-import { callSocket, dialUnix, Meta, ownerSocket, valueOf, withoutOwn } from "./wire.ts";
+import { callSocket, dialUnix, Meta, ownerSocket, metadataValue, withoutOwn } from "./wire.ts";
 
 /** What is answered from memory, ms. */
 const SOON_MS = 10_000;
@@ -115,9 +115,9 @@ export class RelayClient implements Relay {
     server.setFallback(async (payload, served) => {
       const { service, method, metadata, timeoutMs } = served;
       const request: TaskRequest = {
-        key: valueOf(metadata, Meta.task) ?? randomUUID(),
-        door: valueOf(metadata, Meta.door) ?? "",
-        connection: Number(valueOf(metadata, Meta.connection) ?? 0),
+        key: metadataValue(metadata, Meta.task) ?? randomUUID(),
+        door: metadataValue(metadata, Meta.door) ?? "",
+        connection: Number(metadataValue(metadata, Meta.connection) ?? 0),
         ...{ service, method, payload, metadata: withoutOwn(metadata), timeoutMs },
       };
       const reply = await operations.run(served, (call) => answer(request, call), Meta.task);
@@ -142,7 +142,15 @@ export class RelayClient implements Relay {
     const { sandboxId, addresses, port, hostname, podNetworkJson = "", identity, lostAfterMs } = spec;
     this.#specs.set(sandboxId, spec);
     try {
-      const request = { sandboxId, addresses: [...addresses], port, hostname, podNetworkJson, lostAfterMs, ...identity };
+      const request = {
+        sandboxId,
+        addresses: [...addresses],
+        port,
+        hostname,
+        podNetworkJson,
+        lostAfterMs,
+        ...identity,
+      };
       return factsOf(await this.#ask((o) => this.#relay.connectGuest(request, o), call));
     } finally {
       this.#specs.delete(sandboxId);
@@ -157,7 +165,7 @@ export class RelayClient implements Relay {
         const call = (o: CallOptions): Promise<Uint8Array> => this.#client.call(service, method, payload, o);
         const limit = timeoutMs === undefined ? {} : { timeoutMs };
         // Kept work goes on in the relay: it may be asked for again.
-        if (valueOf(metadata, KEEP_KEY) !== undefined)
+        if (metadataValue(metadata, KEEP_KEY) !== undefined)
           return this.#unlessLeft(call({ signal, ...limit, metadata: own }));
         return this.#cancellable((o) => call({ ...o, ...limit, metadata: [...own, ...(o.metadata ?? [])] }), signal);
       },

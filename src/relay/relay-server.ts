@@ -10,7 +10,10 @@ import { KeptAnswers } from "./kept-answers.ts";
 import { Operations } from "./operations.ts";
 import { KEEP_KEY } from "./relay.ts";
 import { UnixListener } from "./unix-listener.ts";
-import { callSocket, Meta, ownerSocket, valueOf, withoutOwn } from "./wire.ts";
+import { callSocket, Meta, ownerSocket, metadataValue, withoutOwn } from "./wire.ts";
+
+/** What had arrived from a guest before it went may be written for so long, ms. */
+const LATE_OUTPUT_MS = 5_000;
 
 export interface RelayServerDeps extends RelayOptions {
   /** Private to this relay; sockets are made in it. */
@@ -76,11 +79,11 @@ export class RelayServer implements AsyncDisposable {
   #serveGuestCalls(): void {
     this.#server.setFallback(async (payload, call) => {
       const { service, method, metadata, timeoutMs } = call;
-      const sandboxId = parseSandboxId(valueOf(metadata, Meta.sandbox) ?? "");
+      const sandboxId = parseSandboxId(metadataValue(metadata, Meta.sandbox) ?? "");
       const guest = this.#relay.guest(sandboxId);
       const own = withoutOwn(metadata);
       const options = { metadata: own, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
-      const key = valueOf(own, KEEP_KEY);
+      const key = metadataValue(own, KEEP_KEY);
       // A call with a key goes on when its daemon dies: the next one asks for its answer.
       if (key !== undefined) {
         const { signal } = call;
@@ -141,8 +144,11 @@ export class RelayServer implements AsyncDisposable {
         return {};
       },
       disconnectGuest: async ({ sandboxId }) => {
-        await relay.disconnectGuest(parseSandboxId(sandboxId));
-        this.#kept.forget(sandboxId);
+        const id = parseSandboxId(sandboxId);
+        await relay.disconnectGuest(id);
+        this.#kept.forget(id);
+        // Late output may still be written; of a pod that nobody goes on with, nobody closes the streams either.
+        setTimeout(() => void relay.detachAll(id), LATE_OUTPUT_MS).unref();
         return {};
       },
       sendTree: ({ sandboxId, treeId, path }, served) =>

@@ -59,6 +59,10 @@ export class Stdio {
     await this.#output;
   }
 
+  get sandboxId(): StdioSpec["sandboxId"] {
+    return this.#spec.sandboxId;
+  }
+
   /** See Relay.processExit. */
   get exit(): Promise<ProcessExit> {
     return this.#exit.promise;

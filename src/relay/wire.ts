@@ -19,7 +19,7 @@ export const Meta = {
 
 const OWN: ReadonlySet<string> = new Set(Object.values(Meta));
 
-export function valueOf(metadata: Metadata, key: string): string | undefined {
+export function metadataValue(metadata: Metadata, key: string): string | undefined {
   return metadata.find(([name]) => name === key)?.[1];
 }
 

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
-import { VERSION } from "../base/version.ts";
 import type { SandboxId } from "../base/ids.ts";
+import { VERSION } from "../base/version.ts";
 import type { ShimDeps, ShimService } from "./shim-service.ts";
 import {
   DeletedTasks,
@@ -48,7 +48,9 @@ export function createShim(deps: ShimDeps): ShimService {
       await publisher.restore();
       const found = await records.list();
       const whole = new Set(
-        found.filter((r) => r.container !== undefined && r.container.role.containerType !== "pod_container").map((r) => r.sandboxId),
+        found
+          .filter((r) => r.container !== undefined && r.container.role.containerType !== "pod_container")
+          .map((r) => r.sandboxId),
       );
       const { cleaned } = await pods.recover(held, (id) => whole.has(id), call);
       await tasks.restore(found, (id) => pods.get(id as SandboxId), held.taskKeys);

@@ -60,13 +60,24 @@ describe("when something dies", () => {
       signal(daemon, "SIGKILL");
       // Asked while there is no daemon: the call waits for the next one.
       assert.equal(await world.containerd.taskStatus("a"), "RUNNING");
-      const { stdout, code } = await world.containerd.tryCtr(["task", "exec", "--exec-id", `e${round}`, "a", "echo", "on"]);
+      const { stdout, code } = await world.containerd.tryCtr([
+        "task",
+        "exec",
+        "--exec-id",
+        `e${round}`,
+        "a",
+        "echo",
+        "on",
+      ]);
       assert.deepEqual({ stdout, code }, { stdout: "on\n", code: 0 });
       assert.equal(await world.containerd.taskStatus("b"), "RUNNING");
       assert.notEqual(world.daemonPid(), daemon);
       assert.equal(world.relayPid(), relay);
     }
-    assert.deepEqual(world.vms().map((vm) => vm.pid), vms);
+    assert.deepEqual(
+      world.vms().map((vm) => vm.pid),
+      vms,
+    );
     assert.doesNotMatch(events.output(), /TaskExit.*"container_id":"[ab]","id":"[ab]"/);
     assert.equal(await world.containerd.endTask("a", "SIGTERM"), 7);
     assert.equal(await world.containerd.endTask("b", "SIGTERM"), 7);

@@ -136,7 +136,16 @@ export class ShimFixture {
     const caller = {
       call: async (_service: string, method: string, payload: Uint8Array): Promise<Uint8Array> => {
         const reply = await this.shim.answer(
-          { key: options.key ?? randomUUID(), door, connection: 1, service, method, payload, metadata, timeoutMs: undefined },
+          {
+            key: options.key ?? randomUUID(),
+            door,
+            connection: 1,
+            service,
+            method,
+            payload,
+            metadata,
+            timeoutMs: undefined,
+          },
           call,
         );
         if (reply.ok) return reply.payload;

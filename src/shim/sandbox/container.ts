@@ -256,8 +256,7 @@ export class Container {
   }
 
   #onInitExit(exit: Exit, how: EndOfProcess): Promise<void> {
-    const reported =
-      how === "start-failed" ? Promise.resolve() : this.#emit({ kind: "exit", processId: "", ...exit });
+    const reported = how === "start-failed" ? Promise.resolve() : this.#emit({ kind: "exit", processId: "", ...exit });
     this.#deps.onEnd(this, exit);
     return reported;
   }

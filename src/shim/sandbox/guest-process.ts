@@ -103,6 +103,9 @@ export class GuestProcess {
       const { status = UNKNOWN_EXIT, atMs = 0 } = record.exit ?? {};
       this.#exit = { status, at: new Date(atMs) };
       this.#exited.resolve(this.#exit);
+      // Written down, perhaps not acknowledged yet.
+      this.#attached = record.exit !== undefined;
+      void this.release();
     } else if (record.phase === "running") {
       this.#running = true;
       this.#attached = true;

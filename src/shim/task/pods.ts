@@ -4,6 +4,7 @@ import { background, type Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { newSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
+import type { HeldByRelay } from "../../relay/index.ts";
 import { networkNamespacePath } from "../agent/index.ts";
 import {
   clearMountDir,
@@ -15,7 +16,6 @@ import {
   type SandboxState,
   SandboxStateStore,
 } from "../sandbox/index.ts";
-import type { HeldByRelay } from "../../relay/index.ts";
 import type { ShimDeps } from "../shim-service.ts";
 
 /** Backends whose VMs are children of the daemon and end with it. */
@@ -109,7 +109,11 @@ export class Pods {
     for (const path of unreadable)
       this.#log.error({ path }, "state file is not readable; its VM, if any, must be removed by hand");
     // A file that cannot be read may be of a VM that lives: its numbers stay taken too.
-    if (unreadable.length === 0) await this.#deps.podNetwork?.retain(states.map((s) => s.sandboxId));
+    if (unreadable.length === 0) {
+      await this.#deps.podNetwork
+        ?.retain(states.map((s) => s.sandboxId))
+        .catch((err: unknown) => this.#log.error({ err }, "numbers of tunnels that are gone stay taken"));
+    }
     const left = states.filter((state) => {
       const { sandboxId, running, hypervisor: name } = state;
       const facts = held.guests.get(sandboxId as SandboxId);
@@ -133,8 +137,7 @@ export class Pods {
   /** Says of pods whose VM went with the daemon before this one that they are lost. Call it when their tasks are there. */
   loseChildren(): void {
     for (const sandbox of this.#sandboxes.values()) {
-      if (CHILD_VMS.has(sandbox.record.hypervisor))
-        sandbox.lose("its VM was a child of the node daemon, which ended");
+      if (CHILD_VMS.has(sandbox.record.hypervisor)) sandbox.lose("its VM was a child of the node daemon, which ended");
     }
   }
 
@@ -155,7 +158,11 @@ export class Pods {
 
   #sandboxDeps(hypervisor: PodSandboxDeps["hypervisor"]): PodSandboxDeps {
     const { relay, podNetwork, config, now = (): Date => new Date() } = this.#deps;
-    const { states, leftovers, mountDir } = { states: this.#states, leftovers: this.#leftovers, mountDir: this.#mountDir };
+    const { states, leftovers, mountDir } = {
+      states: this.#states,
+      leftovers: this.#leftovers,
+      mountDir: this.#mountDir,
+    };
     return { relay, hypervisor, podNetwork, config, states, leftovers, mountDir, log: this.#log, now };
   }
 
