@@ -32,7 +32,7 @@ import {
   type TreeReceipt,
   type TreeSpec,
 } from "./relay.ts";
-import { callSocket, dialUnix, Meta, ownerSocket, metadataValue, withoutOwn } from "./wire.ts";
+import { callSocket, dialUnix, Meta, metadataValue, ownerSocket, withoutOwn } from "./wire.ts";
 
 /** What is answered from memory, ms. */
 const SOON_MS = 10_000;

@@ -68,7 +68,9 @@ describe("a relay process", () => {
     assert.equal(facts.verifiedBy, "address");
     assert.deepEqual(w.fixture.stages, ["connected", "enrolled", "configured", "agent"]);
     await assert.rejects(
-      w.agent(daemon).getGuestDetails({ memBlockSize: true, memHotplugProbe: true }, { timeoutMs: 7_000, metadata: [["x-a", "1"]] }),
+      w
+        .agent(daemon)
+        .getGuestDetails({ memBlockSize: true, memHotplugProbe: true }, { timeoutMs: 7_000, metadata: [["x-a", "1"]] }),
       (e: { code: number; message: string; details: { value: Uint8Array }[] }) => {
         assert.match(e.message, /^deadline (6\d{3}|7000)$/);
         assert.deepEqual(JSON.parse(Buffer.from(e.details[0]?.value ?? []).toString()), [["x-a", "1"]]);

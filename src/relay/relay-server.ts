@@ -10,7 +10,7 @@ import { KeptAnswers } from "./kept-answers.ts";
 import { Operations } from "./operations.ts";
 import { KEEP_KEY } from "./relay.ts";
 import { UnixListener } from "./unix-listener.ts";
-import { callSocket, Meta, ownerSocket, metadataValue, withoutOwn } from "./wire.ts";
+import { callSocket, Meta, metadataValue, ownerSocket, withoutOwn } from "./wire.ts";
 
 /** What had arrived from a guest before it went may be written for so long, ms. */
 const LATE_OUTPUT_MS = 5_000;

@@ -5,15 +5,17 @@ import { Fault } from "../../src/base/fault.ts";
 import type { SandboxId } from "../../src/base/ids.ts";
 import { race } from "../../src/base/retry.ts";
 import { AgentServiceDefinition } from "../../src/gen/agent/agent.ts";
-import type {
-  GuestFacts,
-  GuestSpec,
-  HeldByRelay,
-  ProcessExit,
-  Relay,
-  StdioSpec,
-  TreeReceipt,
-  TreeSpec,
+import {
+  type GuestFacts,
+  type GuestSpec,
+  type HeldByRelay,
+  KEEP_KEY,
+  KeptAnswers,
+  type ProcessExit,
+  type Relay,
+  type StdioSpec,
+  type TreeReceipt,
+  type TreeSpec,
 } from "../../src/relay/index.ts";
 import { createClient, type UnaryCaller } from "../../src/ttrpc/index.ts";
 import { FakeAgent } from "./agent.ts";
@@ -52,6 +54,7 @@ export class FakeRelay implements Relay {
   readonly pid = process.pid;
   /** Task calls that wait for the next daemon. */
   readonly taskKeys = new Set<string>();
+  readonly #kept = new KeptAnswers({ isPending: (key) => this.taskKeys.has(key) });
   readonly #exits = new Map<string, Promise<ProcessExit>>();
   readonly #gaveUp = new Map<string, ReturnType<typeof deferred<void>>>();
 
@@ -84,7 +87,16 @@ export class FakeRelay implements Relay {
   guest(id: SandboxId): UnaryCaller {
     const agent = this.agents.get(id);
     if (agent === undefined) throw new Fault("not_found", `no guest ${id}`);
-    return agent;
+    return {
+      call: (service, method, payload, options) => {
+        const key = options?.metadata?.find(([name]) => name === KEEP_KEY)?.[1];
+        if (key === undefined) return agent.call(service, method, payload, options);
+        const rest = options?.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs };
+        const gone = (): boolean => options?.signal?.aborted === true;
+        const work = this.#kept.run(id, key, () => agent.call(service, method, payload, rest), gone);
+        return options?.signal === undefined ? work : race(work, { signal: options.signal });
+      },
+    };
   }
 
   guestLost(id: SandboxId): Promise<{ readonly reason: string }> {
@@ -150,4 +162,40 @@ export class FakeRelay implements Relay {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** The relay as one daemon sees it. Once that is killed nothing is answered to it, and nothing done for it, any more. */
+export function daemonsView(relay: FakeRelay): { readonly relay: Relay; kill(): void } {
+  let killed = false;
+  const gate = async <T>(work: Promise<T>): Promise<T> => {
+    const [outcome] = await Promise.allSettled([work]);
+    if (killed) await new Promise(() => undefined);
+    if (outcome.status === "rejected") throw outcome.reason;
+    return outcome.value;
+  };
+  const gated = (target: object, method: (...args: unknown[]) => unknown) => {
+    return (...args: unknown[]): unknown => {
+      if (killed) return new Promise(() => undefined);
+      const result = method.apply(target, args);
+      return result instanceof Promise ? gate(result) : result;
+    };
+  };
+  const view = new Proxy<FakeRelay>(relay, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name, target);
+      if (name === "guest") {
+        return (id: SandboxId): UnaryCaller => {
+          const caller = target.guest(id);
+          return { call: gated(caller, caller.call as (...args: unknown[]) => unknown) as UnaryCaller["call"] };
+        };
+      }
+      return typeof member === "function" ? gated(target, member as (...args: unknown[]) => unknown) : member;
+    },
+  });
+  return {
+    relay: view,
+    kill: () => {
+      killed = true;
+    },
+  };
 }

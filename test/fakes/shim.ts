@@ -20,7 +20,7 @@ import {
 } from "../../src/ttrpc/index.ts";
 import { FakeHypervisor } from "./hypervisor.ts";
 import { FakePodNetwork } from "./pod-network.ts";
-import { FakeRelay } from "./relay.ts";
+import { daemonsView, FakeRelay } from "./relay.ts";
 
 export interface SeenEvent {
   readonly namespace: string;
@@ -88,6 +88,7 @@ export class ShimFixture {
   readonly runDir: string;
   readonly sink: EventSink;
   shim: ShimService;
+  #view: ReturnType<typeof daemonsView> | undefined;
 
   private constructor(dir: string, hypervisor: FakeHypervisor) {
     this.dir = dir;
@@ -112,8 +113,10 @@ export class ShimFixture {
 
   /** The next daemon on the same run directory and the same relay. */
   nextShim(config: Record<string, unknown> = {}): ShimService {
+    this.#view?.kill();
+    this.#view = daemonsView(this.relay);
     this.shim = createShim({
-      relay: this.relay,
+      relay: this.#view.relay,
       hypervisors: new Map([
         ["remote", this.hypervisor],
         ["qemu", this.qemu],

@@ -15,6 +15,8 @@ export interface InstallationOptions {
   readonly shim?: Partial<ShimConfig>;
   /** How VMs are connected; the pod network needs "tap". */
   readonly network?: "tap" | "user";
+  /** Redis that the adaptor keeps its records in; without it they are in files. */
+  readonly redisUrl?: string;
 }
 
 /** Files and environment of one kata-remote that shares nothing with another on the same machine. */
@@ -55,6 +57,7 @@ export function install(options: InstallationOptions): Installation {
     KATA_REMOTE_RUN_DIR: runDir,
     KATA_REMOTE_NODE_CONFIG: nodeConfig,
     KATA_REMOTE_ADAPTOR_CONFIG: adaptorConfig,
+    ...(options.redisUrl === undefined ? {} : { REDIS_URL: options.redisUrl }),
   };
   return { folder, runDir, nodeConfig, adaptorConfig, bridges, env };
 }
