@@ -4,13 +4,15 @@ import { basename, dirname, join } from "node:path";
 /** A heap as small as the relay's work, and no more threads than it uses. */
 const NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=256", "--v8-pool-size=1"];
 
+/** Source: deploy/systemd/kata-remote-relay@.service. */
+const UNIT_DIR = "/run/kata-remote/r";
+
 /**
  * How this node daemon starts a relay process in a directory: by its own systemd unit where systemd runs the daemon (a
  * stop of the daemon's unit leaves it alone), else as a child in a session of its own.
  */
 export function relayCommand(env: NodeJS.ProcessEnv, supervised: boolean): (dir: string) => readonly string[] {
-  if (supervised && env.INVOCATION_ID !== undefined && existsSync("/run/systemd/system"))
-    return (dir) => ["systemctl", "start", `kata-remote-relay@${basename(dir)}.service`];
+  const systemd = supervised && env.INVOCATION_ID !== undefined && existsSync("/run/systemd/system");
   const folder = dirname(realpathSync(process.argv[1] ?? ""));
   const bundle = join(folder, "relay.mjs");
   const script = existsSync(bundle) ? bundle : join(folder, "relay.ts");
@@ -18,7 +20,10 @@ export function relayCommand(env: NodeJS.ProcessEnv, supervised: boolean): (dir:
   // The daemon's mounts are its own: a relay in them would keep them busy after it.
   const mounts = env.KATA_REMOTE_HOST_MOUNTS_FD;
   const enter = mounts === undefined ? [] : ["nsenter", `--mount=/proc/${process.pid}/fd/${mounts}`, "--"];
-  return (dir) => [...enter, ...relay, dir];
+  return (dir) =>
+    systemd && dirname(dir) === UNIT_DIR
+      ? ["systemctl", "start", `kata-remote-relay@${basename(dir)}.service`]
+      : [...enter, ...relay, dir];
 }
 
 /** How a relay starts this daemon again; [] = it does not, systemd does. */

@@ -8,3 +8,4 @@ export { ensureLock, type LockOptions } from "./lock.ts";
 export { nodeId } from "./node-id.ts";
 export { openRelays, type RelayProcessOptions } from "./open-relays.ts";
 export { openPodNetwork, verifyPodNetwork } from "./podnetwork/index.ts";
+export { findRelays, startRelay } from "./start-relay.ts";
