@@ -63,6 +63,14 @@ await build({
   minifySyntax: true,
 });
 
+// The relay: one file too, so that the process that must not die loads and keeps nothing that it does not need.
+await build({
+  ...shared,
+  entryPoints: { relay: "src/cmd/relay.ts" },
+  minifyWhitespace: true,
+  minifySyntax: true,
+});
+
 for (const name of await readdir(join(root, "deploy", "bin"))) {
   await copyFile(join(root, "deploy", "bin", name), join(prefix, "bin", name));
   await chmod(join(prefix, "bin", name), 0o755);

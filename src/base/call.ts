@@ -6,17 +6,15 @@ export interface Call {
   readonly traceparent?: string;
   /** Nobody waits for it (reconcilers, tags): at every limit it goes behind what somebody waits for. */
   readonly background?: boolean;
+  /** Names the request that this is done for: the same work under the same key, by whichever process, is done once. */
+  readonly requestKey?: string;
 }
 
 /** A Call that ends after `ms` milliseconds, or earlier with `parent`. */
 export function withDeadline(ms: number, parent?: Call): Call {
   const timeout = AbortSignal.timeout(ms);
   const signal = parent === undefined ? timeout : AbortSignal.any([parent.signal, timeout]);
-  return {
-    signal,
-    ...(parent?.traceparent === undefined ? {} : { traceparent: parent.traceparent }),
-    ...(parent?.background === undefined ? {} : { background: parent.background }),
-  };
+  return { ...parent, signal };
 }
 
 /** A Call that nothing cancels: for work that must finish whoever stops waiting (clean-up, undo). */

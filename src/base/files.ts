@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** Writes a file so that a reader (or a crash) sees the old content or the new one, never a part. Mode 0600 by default. */
@@ -18,6 +18,21 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array, m
   await rename(temporary, path);
   const folder = await open(dirname(path), "r");
   await folder.sync().finally(() => folder.close());
+}
+
+/**
+ * As writeFileAtomic, for what has to outlive this process but not the machine (a run directory is lost at reboot):
+ * nothing is forced to the disk.
+ */
+export async function replaceFile(path: string, data: string | Uint8Array, mode = 0o600): Promise<void> {
+  const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+  try {
+    await writeFile(temporary, data, { mode, flag: "wx" });
+    await rename(temporary, path);
+  } catch (e) {
+    await rm(temporary, { force: true });
+    throw e;
+  }
 }
 
 /** Creates a directory that only its owner can enter. */

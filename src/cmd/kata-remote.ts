@@ -45,11 +45,21 @@ program
   .option("--config <file>", "TOML, instead of /etc/kata-remote/node.toml")
   .option("--door <address...>", "containerd addresses to serve from the start")
   .option("--stock-env", "also serves stock shims, as the stock adaptor's environment variables say")
-  .action(async (options: { config?: string; door?: string[]; stockEnv?: boolean }) => {
-    const { runNode } = await import("./node.ts");
+  .option("--drain", "end every pod of this node, its daemon and its relay, and wait for that")
+  .action(async (options: { config?: string; door?: string[]; stockEnv?: boolean; drain?: boolean }) => {
+    const { drainNode, runNode } = await import("./node.ts");
+    if (options.drain === true) return drainNode({ signal: untilSignal() });
     const layers = options.stockEnv === true ? { over: (await import("./stock.ts")).readSettings([]).node } : {};
     const configPath = options.config === undefined ? {} : { configPath: options.config };
     await runNode({ ...configPath, doors: options.door ?? [], layers }, { signal: untilSignal() });
+  });
+
+program
+  .command("relay")
+  .description("holds the connections of this node's pods while its daemon restarts (the daemon starts it)")
+  .argument("<directory>", "in the run directory, made by the daemon")
+  .action(async () => {
+    await import("./relay.ts");
   });
 
 program

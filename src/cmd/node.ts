@@ -1,16 +1,21 @@
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import type { Call } from "../base/call.ts";
+import { type Call, withDeadline } from "../base/call.ts";
 import { createLogger } from "../base/log.ts";
 import type { Layers } from "../base/overlay.ts";
+import { sleep } from "../base/retry.ts";
 import {
   ensureLock,
   loadNodeConfig,
   type NodeConfig,
   type NodeDaemon,
   openHypervisors,
+  openRelays,
   startNodeDaemon,
 } from "../node/index.ts";
 import { createShim } from "../shim/index.ts";
+import { askNode } from "./control-client.ts";
+import { relayCommand, relayEnvironment, restartCommand } from "./relay-command.ts";
 
 export interface NodeOptions {
   /** TOML; without it KATA_REMOTE_NODE_CONFIG, then /etc/kata-remote/node.toml if it is there. */
@@ -20,6 +25,10 @@ export interface NodeOptions {
   /** Around the file. */
   readonly layers?: Layers;
 }
+
+/** All pods are killed within 10 s, and their VMs' ends handed to the backend. */
+const DRAIN_MS = 60_000;
+const DRAIN = "the node is drained";
 
 /** After the daemon has closed, whatever still keeps the process alive is cut off, ms: the lock must become free. */
 const EXIT_MS = 3_000;
@@ -40,29 +49,68 @@ export async function lockRunDir(config: NodeConfig, call: Call): Promise<void> 
   await ensureLock({ runDir: config.runDir, argv, env: process.env }, call);
 }
 
-/** Starts the daemon with its real parts. */
-export async function startNode(config: NodeConfig, doors: readonly string[], call: Call): Promise<NodeDaemon> {
-  const { KATA_REMOTE_SUPERVISED, KATA_REMOTE_HOST_ROOT_FD, SYSTEMD_EXEC_PID } = process.env;
+/**
+ * Starts the daemon with its real parts.
+ * @param where connections are held: in processes of their own, or in this one, which its pods then end with
+ */
+export async function startNode(
+  config: NodeConfig,
+  doors: readonly string[],
+  where: "relay process" | "this process",
+  call: Call,
+): Promise<NodeDaemon> {
+  const { KATA_REMOTE_HOST_ROOT_FD } = process.env;
   const log = createLogger("node", { level: config.logLevel });
-  // SYSTEMD_EXEC_PID alone says nothing: containerd's children inherit containerd's.
-  const supervised = KATA_REMOTE_SUPERVISED === "1" || SYSTEMD_EXEC_PID === String(process.pid);
+  const supervised = isSupervised();
   // The launcher opened it before it gave us mounts of our own. By our pid: Node keeps it from our children.
   const hostRoot =
     KATA_REMOTE_HOST_ROOT_FD === undefined ? undefined : `/proc/${process.pid}/fd/${KATA_REMOTE_HOST_ROOT_FD}`;
+  const relays = {
+    log,
+    command: relayCommand(process.env, supervised),
+    env: relayEnvironment(process.env),
+    restart: restartCommand(process.env, supervised),
+  };
   const deps = { log, createShim, openHypervisors, supervised, ownProcess: true, hostRoot, doors };
-  return startNodeDaemon(config, deps, call);
+  const openRelay = where === "this process" ? {} : { openRelay: (c: Call) => openRelays(config, relays, c) };
+  return startNodeDaemon(config, { ...deps, ...openRelay }, call);
+}
+
+/** `kata-remote node --drain`: ends every pod of this node, its daemon and its relay; resolves when they have ended. */
+export async function drainNode(call: Call): Promise<void> {
+  const { pid } = await askNode(async (control, options) => {
+    const status = await control.status({}, options);
+    await control.drain({}, options);
+    return status;
+  }, call);
+  for (const bounded = withDeadline(DRAIN_MS, call); existsSync(`/proc/${pid}`); ) await sleep(100, bounded);
+}
+
+function isSupervised(): boolean {
+  const { KATA_REMOTE_SUPERVISED, SYSTEMD_EXEC_PID } = process.env;
+  // SYSTEMD_EXEC_PID alone says nothing: containerd's children inherit containerd's.
+  return KATA_REMOTE_SUPERVISED === "1" || SYSTEMD_EXEC_PID === String(process.pid);
 }
 
 /** `kata-remote node`: serves until the call ends or, unsupervised, there was no pod for a while. */
 export async function runNode(options: NodeOptions, call: Call): Promise<void> {
   const config = await readNodeConfig(options.configPath, options.layers);
   await lockRunDir(config, call);
-  const daemon = await startNode(config, options.doors, call);
+  const daemon = await startNode(config, options.doors, "relay process", call);
   const stopped = new Promise<string>((end) => {
     if (call.signal.aborted) end("the node daemon was told to end");
     else call.signal.addEventListener("abort", () => end("the node daemon was told to end"), { once: true });
   });
-  const reason = await Promise.race([stopped, daemon.idle.then(() => "the node daemon was idle")]);
+  const reason = await Promise.race([
+    stopped,
+    daemon.idle.then(() => "the node daemon was idle"),
+    daemon.drained.then(() => DRAIN),
+  ]);
+  // Who is started again by systemd is told to end when it is upgraded or restarted: its pods go on.
+  if (isSupervised() && reason !== DRAIN) {
+    await daemon.handOver(reason);
+    process.exit();
+  }
   await daemon.close(reason);
   setTimeout(() => process.exit(), EXIT_MS).unref();
 }

@@ -29,7 +29,7 @@ export async function runUp(options: UpOptions, call: Call): Promise<void> {
   );
   try {
     const remote = { ...nodeConfig.remote, address: `unix://${socketPath}` };
-    const daemon = await startNode({ ...nodeConfig, remote }, options.doors, call);
+    const daemon = await startNode({ ...nodeConfig, remote }, options.doors, "this process", call);
     if (!call.signal.aborted) {
       await new Promise<void>((resolve) => call.signal.addEventListener("abort", () => resolve(), { once: true }));
     }

@@ -109,6 +109,11 @@ export const NodeConfig = Type.Object(
       default: 15_000,
       description: "How long a guest may take to answer that before its connection is made anew, ms",
     }),
+    orphanAfterMs: Type.Integer({
+      minimum: 1_000,
+      default: 900_000,
+      description: "Pods whose node daemon does not come back within this time are given up by their relay, ms",
+    }),
     shim: Type.Object(ShimConfig.properties, { ...closed, default: {} }),
     podNetwork: Type.Object(PodNetworkConfig.properties, { ...closed, default: {} }),
     remote: Type.Optional(Type.Partial(RemoteConfig, closed)),

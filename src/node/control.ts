@@ -16,6 +16,8 @@ export interface ControlDeps {
   readonly doors: Doors;
   readonly shim: ShimService;
   readonly log: Logger;
+  /** Every pod and the daemon shall end. */
+  readonly onDrain: () => void;
 }
 
 /** What the launcher and the command line ask of a node daemon: kataremote.node.v1.Control. */
@@ -35,6 +37,10 @@ export class Control {
       cleanup: async ({ containerdAddress, namespace, id }, call) => {
         const done = await deps.shim.cleanup(containerdAddress, namespace, id, { signal: call.signal });
         return { pid: done.pid, exitStatus: done.exitStatus, exitedAtUnixNano: unixNano(done.exitedAt) };
+      },
+      drain: async () => {
+        deps.onDrain();
+        return {};
       },
       status: async () => ({
         version: VERSION,

@@ -52,6 +52,7 @@ async function world(change: Record<string, unknown> = {}) {
     sandboxCount: () => pods.length,
     liveSandboxes: () => [],
     onVmLoss: (loss) => void log.push(`lost ${loss.reason}`),
+    handOver: async (reason) => void log.push(`shim handed over: ${reason}`),
     close: async (reason) => void log.push(`shim closed: ${reason}`),
   });
   const deps = (more: Partial<NodeDaemonDeps> = {}): NodeDaemonDeps => ({

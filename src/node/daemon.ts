@@ -30,6 +30,8 @@ export interface NodeDaemonDeps {
   readonly ownProcess: boolean;
   /** containerd's root directory, where it has other mounts than this process. */
   readonly hostRoot?: string | undefined;
+  /** Where connections are held; by default in this process, which its pods then end with. */
+  readonly openRelay?: (call: Call) => Promise<Relay>;
   /** containerd addresses to serve from the start. */
   readonly doors: readonly string[];
   readonly now?: () => number;
@@ -49,6 +51,10 @@ export interface NodeDaemon {
   openDoor(containerdAddress: string): Promise<string>;
   /** Ends every pod, then everything else; repeatable. */
   close(reason: string): Promise<void>;
+  /** Leaves the pods to the next daemon, where the relay is a process of its own. End this process right after it. */
+  handOver(reason: string): Promise<void>;
+  /** Resolves when somebody asked by the control socket for the end of all pods and of the daemon. */
+  readonly drained: Promise<void>;
 }
 
 /**
@@ -78,39 +84,41 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
       for (const hypervisor of hypervisors.values()) await hypervisor.close();
     });
     const { keepAliveMs, keepAliveDeadlineMs } = config;
-    const relay = new InProcessRelay({ log, keepAliveMs, keepAliveDeadlineMs });
-    undo.push(() => relay[Symbol.asyncDispose]());
+    const relay: Relay =
+      (await deps.openRelay?.(call)) ?? new InProcessRelay({ log, keepAliveMs, keepAliveDeadlineMs });
+    undo.push(async () => relay[Symbol.asyncDispose]());
     const doors = new Doors({ runDir, relay, log });
     const podNetwork = openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot });
     const { guestLostAfterMs } = config.shim;
     const stock =
       config.stock &&
-      (await StockDoor.recover(config.stock, { hypervisors, relay, podNetwork, runDir, guestLostAfterMs, log }));
+      (await StockDoor.recover(config.stock, { hypervisors, relay, podNetwork, runDir, guestLostAfterMs, log }, call));
     undo.push(async () => stock?.close());
     const shim = deps.createShim({
       relay,
       hypervisors,
       podNetwork: podNetwork && new SharedPodNetwork(podNetwork, () => stock?.liveSandboxes() ?? []),
+      isForeign: (id) => stock?.liveSandboxes().includes(id) ?? false,
       config: config.shim,
       log,
       runDir,
       doorAddress: (door) => doors.addressOf(door),
     });
     undo.push((reason) => shim.close(reason));
-    relay.onTaskRequest((request, c) => shim.answer(request, c));
-
     const scope = new AbortController();
     undo.push(async () => scope.abort(new Fault("cancelled", "the node daemon ends")));
-    await shim.recover(withDeadline(RECOVER_MS, call)).catch((err: unknown) => {
-      log.error({ err }, "not everything that an earlier node daemon left is cleaned up yet");
-    });
+    // Without what an earlier daemon left, its living pods would be taken for nobody's.
+    await shim.recover(withDeadline(RECOVER_MS, call));
+    await doors.load(); // before calls come that name them
+    await relay.onTaskRequest((request, c) => shim.answer(request, c));
     const owners = stock === undefined ? [shim] : [shim, stock];
     for (const hypervisor of hypervisors.values()) follow(hypervisor, owners, log, { signal: scope.signal });
 
     await stock?.open();
     await doors.reopen();
     for (const address of deps.doors) await doors.open(address);
-    const control = await Control.open({ runDir, nodeId: id, doors, shim, log });
+    const { promise: drained, resolve: onDrain } = Promise.withResolvers<void>();
+    const control = await Control.open({ runDir, nodeId: id, doors, shim, log, onDrain });
     undo.push(() => control.close());
 
     const { promise: idle, resolve: onIdle } = Promise.withResolvers<void>();
@@ -124,7 +132,14 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
     undo.push(() => readiness.withdraw());
     await readiness.announce();
     log.info({ node: id, version: VERSION, runDir, hypervisors: [...hypervisors.keys()] }, "node daemon serves");
-    return { nodeId: id, shim, relay, idle, openDoor: (address) => doors.open(address), close };
+    const handOver = async (reason: string): Promise<void> => {
+      await readiness.withdraw();
+      await control.close();
+      await shim.handOver(reason);
+      await relay.handOver();
+      log.info({ reason }, "node daemon ends, its pods go on");
+    };
+    return { nodeId: id, shim, relay, idle, drained, openDoor: (address) => doors.open(address), close, handOver };
   } catch (e) {
     await close("the node daemon could not start");
     throw e;

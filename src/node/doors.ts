@@ -24,22 +24,28 @@ export function doorSocket(runDir: string, door: string): string {
 export class Doors {
   readonly #deps: { readonly runDir: string; readonly relay: Relay; readonly log: Logger };
   readonly #addresses = new Map<string, string>();
+  readonly #open = new Set<string>();
   readonly #turn = new Mutex();
 
   constructor(deps: { readonly runDir: string; readonly relay: Relay; readonly log: Logger }) {
     this.#deps = deps;
   }
 
-  /** Opens what an earlier daemon had open. */
-  async reopen(): Promise<void> {
+  /** Reads what an earlier daemon had open: calls may come through a door that a relay has kept open. */
+  async load(): Promise<void> {
     const dir = this.#dir;
     await mkdirPrivate(dir);
     for (const name of await readdir(dir)) {
       if (!name.endsWith(".json")) continue; // a temporary file of a crash
       const address = addressIn(await readIfThere(join(dir, name)));
       if (address === undefined) this.#deps.log.warn({ file: name }, "unreadable door is left alone");
-      else await this.open(address);
+      else this.#addresses.set(doorOf(address), address);
     }
+  }
+
+  /** Opens what an earlier daemon had open. */
+  async reopen(): Promise<void> {
+    for (const address of this.#addresses.values()) await this.open(address);
   }
 
   /** Opens the listener of one containerd and gives its address (`unix://…`). Repeatable. */
@@ -47,15 +53,18 @@ export class Doors {
     const door = doorOf(containerdAddress);
     const socketPath = doorSocket(this.#deps.runDir, door);
     await this.#turn.run(async () => {
-      if (this.#addresses.has(door)) return;
+      if (this.#open.has(door)) return;
+      const known = this.#addresses.has(door);
       this.#addresses.set(door, containerdAddress);
       try {
-        await writeFileAtomic(join(this.#dir, `${door}.json`), JSON.stringify({ address: containerdAddress }));
+        if (!known)
+          await writeFileAtomic(join(this.#dir, `${door}.json`), JSON.stringify({ address: containerdAddress }));
         await this.#deps.relay.openDoor({ door, socketPath });
       } catch (e) {
-        this.#addresses.delete(door);
+        if (!known) this.#addresses.delete(door);
         throw e;
       }
+      this.#open.add(door);
       this.#deps.log.info({ door, containerd: containerdAddress }, "door opened");
     });
     return `unix://${socketPath}`;

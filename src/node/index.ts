@@ -5,4 +5,6 @@ export { doorOf, doorSocket } from "./doors.ts";
 export { openHypervisors } from "./hypervisors.ts";
 export { ensureLock, type LockOptions } from "./lock.ts";
 export { nodeId } from "./node-id.ts";
+export { openRelays, type RelayProcessOptions } from "./open-relays.ts";
 export { openPodNetwork, verifyPodNetwork } from "./podnetwork/index.ts";
+export { findRelays, startRelay } from "./start-relay.ts";

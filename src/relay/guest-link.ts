@@ -6,7 +6,7 @@ import type { Logger } from "../base/log.ts";
 import { race, sleep } from "../base/retry.ts";
 import { type CallOptions, Code, StatusError, TtrpcClient, type UnaryCaller } from "../ttrpc/index.ts";
 import { agentServes, checkHealth, GuestSession } from "./guest-session.ts";
-import { type GuestFacts, type GuestSpec, REQUEST_KEY } from "./relay.ts";
+import { type GuestFacts, type GuestSpec, KEEP_KEY, REQUEST_KEY } from "./relay.ts";
 import { mayRepeat, StockSession } from "./stock-session.ts";
 import type { DialedPeer, Dialer, DialTarget } from "./tls-dial.ts";
 
@@ -74,8 +74,9 @@ export class GuestLink implements UnaryCaller {
   }
 
   async call(service: string, method: string, payload: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
+    const given = options.metadata?.filter(([name]) => name !== KEEP_KEY) ?? [];
     const stock = this.#spec.stock !== undefined;
-    const metadata = stock ? options.metadata : [...(options.metadata ?? []), [REQUEST_KEY, randomUUID()] as const];
+    const metadata = stock ? given : [...given, [REQUEST_KEY, randomUUID()] as const];
     const end = options.timeoutMs === undefined ? undefined : performance.now() + options.timeoutMs;
     for (;;) {
       const connection = this.#current ?? (await this.#connected(options.signal, end));

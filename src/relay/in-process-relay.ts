@@ -14,6 +14,8 @@ import {
   type DoorSpec,
   type GuestFacts,
   type GuestSpec,
+  type HeldByRelay,
+  type ProcessExit,
   type Relay,
   type StdioSpec,
   type TaskReply,
@@ -46,6 +48,7 @@ export class InProcessRelay implements Relay {
   readonly #guests = new Map<SandboxId, GuestLink>();
   readonly #agentSockets = new Map<SandboxId, AgentSocket>();
   readonly #stdio = new Map<string, Stdio>();
+  readonly #facts = new Map<SandboxId, GuestFacts>();
   /** One tree goes into one guest once at a time; whoever comes second finds it there. */
   readonly #trees = new Map<string, Mutex>();
   /** One timer for all guests. */
@@ -60,12 +63,26 @@ export class InProcessRelay implements Relay {
     this.#ticker.unref();
   }
 
-  onTaskRequest(answer: (request: TaskRequest, call: Call) => Promise<TaskReply>): void {
+  get pid(): number {
+    return process.pid;
+  }
+
+  /** Guests that are connected or being connected. */
+  get guestCount(): number {
+    return this.#guests.size;
+  }
+
+  async held(): Promise<HeldByRelay> {
+    return { guests: new Map(this.#facts), taskKeys: new Set() };
+  }
+
+  async onTaskRequest(answer: (request: TaskRequest, call: Call) => Promise<TaskReply>): Promise<void> {
     this.#answer = answer;
   }
 
   async openDoor(spec: DoorSpec): Promise<void> {
-    if (this.#doors.has(spec.door)) return;
+    const known = this.#doors.get(spec.door);
+    if (known !== undefined) return known.listen();
     const answer = this.#answer;
     if (answer === undefined) throw new Fault("failed_precondition", `door ${spec.door} has nobody who answers yet`);
     const door = new TaskDoor(spec, { answer, log: this.#options.log });
@@ -93,7 +110,9 @@ export class InProcessRelay implements Relay {
     const link = new GuestLink(spec, { dialer: this.#dialer, log: this.#options.log });
     this.#guests.set(spec.sandboxId, link);
     try {
-      return await link.open(call);
+      const facts = await link.open(call);
+      this.#facts.set(spec.sandboxId, facts);
+      return facts;
     } catch (e) {
       if (this.#guests.get(spec.sandboxId) === link) this.#guests.delete(spec.sandboxId);
       link.declareLost(Fault.from(e).fullMessage);
@@ -116,6 +135,7 @@ export class InProcessRelay implements Relay {
   async disconnectGuest(id: SandboxId): Promise<void> {
     const link = this.#guests.get(id);
     this.#guests.delete(id);
+    this.#facts.delete(id);
     for (const name of this.#trees.keys()) if (name.startsWith(`${id}/`)) this.#trees.delete(name);
     link?.declareLost("the node disconnected it");
   }
@@ -150,7 +170,7 @@ export class InProcessRelay implements Relay {
   }
 
   async attachStdio(spec: StdioSpec, call: Call): Promise<void> {
-    if (this.#stdio.has(spec.key)) throw new Fault("already_exists", `stdio ${spec.key} is attached already`);
+    if (this.#stdio.has(spec.key)) return;
     const opening = Stdio.attach(spec, { guest: this.#guest(spec.sandboxId), log: this.#options.log });
     const stdio = await race(opening, call).catch(async (e: unknown) => {
       // The caller went while files were being opened: nobody would ever detach them.
@@ -167,6 +187,16 @@ export class InProcessRelay implements Relay {
     await this.#stdio.get(key)?.drained();
   }
 
+  async processExit(key: string, call: Call): Promise<ProcessExit> {
+    const stdio = this.#stdio.get(key);
+    if (stdio === undefined) throw new Fault("not_found", `no process has the stdio ${key}`);
+    return race(stdio.exit, call);
+  }
+
+  async giveUpOutput(key: string): Promise<void> {
+    this.#stdio.get(key)?.giveUpOutput();
+  }
+
   async closeStdin(key: string, call: Call): Promise<void> {
     await this.#stdio.get(key)?.closeStdin(call);
   }
@@ -175,6 +205,17 @@ export class InProcessRelay implements Relay {
     const stdio = this.#stdio.get(key);
     this.#stdio.delete(key);
     await stdio?.detach();
+  }
+
+  /** Closes what is left of a sandbox that is gone. */
+  async detachAll(id: SandboxId): Promise<void> {
+    const keys = [...this.#stdio].filter(([, stdio]) => stdio.sandboxId === id).map(([key]) => key);
+    await Promise.all(keys.map((key) => this.detachStdio(key)));
+  }
+
+  /** There is no next daemon for what lives in this process. */
+  async handOver(): Promise<void> {
+    await this[Symbol.asyncDispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

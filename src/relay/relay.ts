@@ -8,11 +8,18 @@ import type { CallOptions, Metadata, UnaryCaller } from "../ttrpc/index.ts";
  * process boundary turns into a cancel message), so that these parts can move into a process of their own unchanged.
  */
 export interface Relay extends AsyncDisposable {
+  /** A process that lives as long as the guests that are connected from now on: what containerd is told as their pid. */
+  readonly pid: number;
+  /** What an earlier daemon left here. */
+  held(call: Call): Promise<HeldByRelay>;
   /** Listens for Task calls of one containerd. `door` names it in requests. Repeatable. */
   openDoor(door: DoorSpec): Promise<void>;
   closeDoor(door: string): Promise<void>;
-  /** Who answers Task calls. Set once, before the first door opens. */
-  onTaskRequest(answer: (request: TaskRequest, call: Call) => Promise<TaskReply>): void;
+  /**
+   * Who answers Task calls, and signs for guests. Called once, before the first door opens and after what an earlier
+   * daemon left has been taken over: calls that waited for an answer come from here on.
+   */
+  onTaskRequest(answer: (request: TaskRequest, call: Call) => Promise<TaskReply>): Promise<void>;
 
   /** Dials, enrols and configures the guest; resolves when the agent answers Health.Check. */
   connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts>;
@@ -33,14 +40,38 @@ export interface Relay extends AsyncDisposable {
   /** Who uses the agent sockets now. */
   agentSocketUse(): Promise<readonly AgentSocketUse[]>;
 
-  /** Starts copying between the stdio URIs and a process in the guest. Opening never blocks. */
+  /** Starts copying between the stdio URIs and a process in the guest. Opening never blocks. Repeatable. */
   attachStdio(spec: StdioSpec, call: Call): Promise<void>;
   /** Resolves when stdout and stderr have reached end of file and all of it is written. */
   stdioDrained(key: string): Promise<void>;
+  /**
+   * How the process of an attached stdio ended. Asked of the guest once its output is drained (the stock agent forgets a
+   * process, its output with it, with its exit code) and kept until detachStdio, for whoever asks.
+   * @throws StatusError | Fault unavailable (guest lost)
+   */
+  processExit(key: string, call: Call): Promise<ProcessExit>;
+  /** The exit waits no longer for output that nobody takes. */
+  giveUpOutput(key: string): Promise<void>;
   /** Delivers what is still in the stdin FIFO, then closes the process's stdin. */
   closeStdin(key: string, call: Call): Promise<void>;
-  /** Closes the FIFOs; idempotent. */
+  /** Closes the FIFOs and forgets the exit; idempotent. */
   detachStdio(key: string): Promise<void>;
+
+  /** Leaves everything as it is for the next daemon; nothing that was asked for is answered any more. */
+  handOver(): Promise<void>;
+}
+
+export interface HeldByRelay {
+  readonly guests: ReadonlyMap<SandboxId, GuestFacts>;
+  /** Keys of Task calls that still wait for an answer: they will be delivered. */
+  readonly taskKeys: ReadonlySet<string>;
+}
+
+export interface ProcessExit {
+  /** 128 + n after signal n. */
+  readonly status: number;
+  /** When the guest said so. */
+  readonly at: Date;
 }
 
 export interface DoorSpec {
@@ -49,6 +80,8 @@ export interface DoorSpec {
 }
 
 export interface TaskRequest {
+  /** The same when the request is delivered to the next daemon because its first one died. */
+  readonly key: string;
   readonly door: string;
   readonly connection: number;
   readonly service: string;
@@ -151,6 +184,13 @@ export interface StdioSpec {
   readonly stdout: string;
   readonly stderr: string;
 }
+
+/**
+ * Metadata of a guest call whose answer the relay keeps for the next daemon, which calls under the same value:
+ * `<key of the Task call>/<step>`, kept until that call is answered; or `guest/<name>`, kept until it has been taken.
+ * It goes no further than the relay.
+ */
+export const KEEP_KEY = "kata-remote-keep";
 
 export { REQUEST_KEY, STREAM_OFFSET, TREE_ALPN } from "../guestwire/index.ts";
 

@@ -182,7 +182,7 @@ describe("stdio that cannot be opened", () => {
     await assert.rejects(attach({ stdin: "relative" }), { code: "invalid_argument" });
     await assert.rejects(attach({ stdin: b.fixture.dir }), { message: /directory|cannot be opened/ });
     await attach({ stdout: b.fifo("out") });
-    await assert.rejects(attach({}), { code: "already_exists" });
+    await attach({ stdout: b.fifo("out") }); // the next daemon does so
   });
 });
 

@@ -8,11 +8,13 @@ import {
   CloseStdinRequest,
   ReadStreamRequest,
   ReadStreamResponse,
+  WaitProcessRequest,
+  WaitProcessResponse,
   WriteStreamRequest,
   WriteStreamResponse,
 } from "../gen/agent/agent.ts";
 import type { UnaryCaller } from "../ttrpc/index.ts";
-import { STREAM_OFFSET, type StdioSpec } from "./relay.ts";
+import { type ProcessExit, STREAM_OFFSET, type StdioSpec } from "./relay.ts";
 import { CHUNK_BYTES, openSink, openSource, type StdioSink, type StdioSource } from "./stdio-files.ts";
 import { parseStdio } from "./stdio-uri.ts";
 
@@ -28,6 +30,8 @@ export class Stdio {
   readonly #open: { close(): Promise<void> }[] = [];
   #source: StdioSource | undefined;
   #output: Promise<unknown> = Promise.resolve();
+  readonly #gaveUp: Deferred<void> = deferred();
+  readonly #exit: Deferred<ProcessExit> = deferred();
 
   private constructor(spec: StdioSpec, deps: { readonly guest: UnaryCaller; readonly log: Logger }) {
     this.#spec = spec;
@@ -55,6 +59,19 @@ export class Stdio {
     await this.#output;
   }
 
+  get sandboxId(): StdioSpec["sandboxId"] {
+    return this.#spec.sandboxId;
+  }
+
+  /** See Relay.processExit. */
+  get exit(): Promise<ProcessExit> {
+    return this.#exit.promise;
+  }
+
+  giveUpOutput(): void {
+    this.#gaveUp.resolve();
+  }
+
   /** Resolves when the agent has closed the process's stdin. */
   async closeStdin(call: Call): Promise<void> {
     if (this.#source === undefined) return this.#sendClose(call.signal);
@@ -76,6 +93,7 @@ export class Stdio {
     const copies = [this.#copyOut("ReadStdout", stdout)];
     if (stderr !== undefined) copies.push(this.#copyOut("ReadStderr", stderr));
     this.#output = Promise.all(copies);
+    void this.#watchExit();
     if (this.#source !== undefined) void this.#copyIn(this.#source);
     // Like /dev/null: a process without stdin must not wait for input. A terminal would hang up.
     else if (!spec.terminal) void this.#sendClose(this.#detached.signal).catch((e) => this.#ended("stdin", e));
@@ -118,6 +136,20 @@ export class Stdio {
     } catch (e) {
       await written;
       this.#ended(method, e);
+    }
+  }
+
+  /** Output first: the stock agent forgets a process, its output with it, once its exit code has been fetched. */
+  async #watchExit(): Promise<void> {
+    const { containerId, execId } = this.#spec;
+    const { signal } = this.#detached;
+    try {
+      await race(Promise.race([this.#output, this.#gaveUp.promise]), { signal });
+      const request = WaitProcessRequest.encode({ containerId, execId }).finish();
+      const reply = await this.#guest.call(SERVICE, "WaitProcess", request, { signal });
+      this.#exit.resolve({ status: WaitProcessResponse.decode(reply).status, at: new Date() });
+    } catch (e) {
+      this.#exit.reject(e);
     }
   }
 

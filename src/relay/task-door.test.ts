@@ -20,7 +20,7 @@ async function door(answer: (request: TaskRequest, call: Call) => Promise<TaskRe
   const dir = await mkdtemp(join(tmpdir(), "door-"));
   const path = join(dir, "s", "door.sock");
   const relay = new InProcessRelay({ log: silentLogger(), keepAliveMs: 60_000, keepAliveDeadlineMs: 1000 });
-  relay.onTaskRequest(answer);
+  await relay.onTaskRequest(answer);
   return {
     ...{ dir, path, relay },
     dial: async (): Promise<{ client: TtrpcClient; socket: Socket }> => {

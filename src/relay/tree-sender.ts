@@ -2,9 +2,7 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import type { TLSSocket } from "node:tls";
-import { Type } from "typebox";
 import type { Call } from "../base/call.ts";
-import { parseConfig } from "../base/config.ts";
 import { Fault, type FaultCode } from "../base/fault.ts";
 import { ended, race } from "../base/retry.ts";
 import type { TreeReceipt, TreeSpec } from "./relay.ts";
@@ -14,15 +12,10 @@ const MAX_REPLY = 64 * 1024;
 /** Fixed: neither TAR_OPTIONS nor a locale of the node may change the stream. */
 const TAR_ENV = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
 
-const Reply = Type.Union([
-  Type.Object({
-    ok: Type.Literal(true),
-    bytes: Type.Optional(Type.Integer({ minimum: 0 })),
-    sha256: Type.Optional(Type.String()),
-    skipped: Type.Optional(Type.Boolean()),
-  }),
-  Type.Object({ ok: Type.Literal(false), code: Type.String(), message: Type.String() }),
-]);
+/** Checked by hand: a schema library would be most of the relay process's bundle. */
+type Reply =
+  | { readonly ok: true; readonly sha256?: string; readonly skipped?: boolean }
+  | { readonly ok: false; readonly code: string; readonly message: string };
 
 /**
  * Sends one directory tree over a connection that carries nothing else, then closes it.
@@ -40,7 +33,7 @@ export async function sendTree(socket: TLSSocket, tree: TreeSpec, call: Call): P
     const reply = readReply(socket);
     // An early answer (skipped, disk full) ends the sending; a broken connection ends both.
     const sent = await Promise.race([writeTree(socket, tree, scope), race(reply, call).then(() => undefined)]);
-    const answer = parseConfig(Reply, await race(reply, call), "the pod VM's answer to a tree");
+    const answer = checkReply(await race(reply, call));
     if (!answer.ok) {
       throw new Fault(
         codeOf(answer.code),
@@ -147,4 +140,18 @@ const CODES: readonly FaultCode[] = [
 
 function codeOf(code: string): FaultCode {
   return CODES.find((known) => known === code) ?? "internal";
+}
+
+/** @throws Fault invalid_argument when the guest answers something else */
+function checkReply(value: unknown): Reply {
+  const { ok, code, message, sha256, skipped } = (value ?? {}) as Record<string, unknown>;
+  if (ok === false && typeof code === "string" && typeof message === "string") return { ok, code, message };
+  if (
+    ok === true &&
+    (sha256 === undefined || typeof sha256 === "string") &&
+    (skipped === undefined || typeof skipped === "boolean")
+  ) {
+    return { ok, ...(sha256 === undefined ? {} : { sha256 }), ...(skipped === undefined ? {} : { skipped }) };
+  }
+  throw new Fault("invalid_argument", "the pod VM's answer to a tree is none that this version knows");
 }

@@ -59,10 +59,15 @@ export class UnixListener {
     }
   }
 
-  /** Whether whoever dials the path reaches this listener: others may have removed or replaced it. */
-  async isReached(): Promise<boolean> {
-    const stat = await lstat(this.path, { bigint: true }).catch(() => undefined); // not there
-    return stat?.ino === this.#inode;
+  /** Whether whoever connects to the path gets here. */
+  async isReachable(): Promise<boolean> {
+    const found = await lstat(this.path, { bigint: true }).catch(() => undefined); // removed: nobody gets here
+    return found?.ino === this.#inode;
+  }
+
+  /** Takes no further connections; those that are open stay. */
+  retire(): void {
+    this.#server.close();
   }
 
   /** Closes the listener and its connections, and removes the socket unless another listener has taken the path. */

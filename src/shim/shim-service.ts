@@ -13,6 +13,8 @@ export interface ShimDeps {
   readonly hypervisors: ReadonlyMap<string, Hypervisor>;
   /** None: pods have their own localhost only. */
   readonly podNetwork?: PodNetwork | undefined;
+  /** Guests that the relay holds for another than the shim. */
+  readonly isForeign?: (id: SandboxId) => boolean;
   readonly config: ShimConfig;
   readonly log: Logger;
   /** State is kept below it, in `tasks/`; root file systems are mounted below it, in `mnt/`. */
@@ -27,8 +29,8 @@ export interface ShimService {
   /** For `relay.onTaskRequest`. Never rejects. */
   answer(request: TaskRequest, call: Call): Promise<TaskReply>;
   /**
-   * Stops the VMs that an earlier daemon left, as its state files name them. Call it before the first door opens.
-   * What cannot be stopped now (adaptor away) is tried again in the background until it succeeds.
+   * Goes on with the pods of an earlier daemon whose guests the relay holds, and stops the VMs of all others that it
+   * left, as its state files name them. Call it before the first door opens. What cannot be stopped now (adaptor away) is tried again in the background until it succeeds.
    */
   recover(call: Call): Promise<void>;
   /** Dead-shim clean-up of one container (`delete`, Control.Cleanup). An id that nothing is known of is success. */
@@ -41,6 +43,8 @@ export interface ShimService {
   liveSandboxes(hypervisor?: string): readonly SandboxId[];
   /** For `Hypervisor.watch`. */
   onVmLoss(loss: VmLoss): void;
+  /** Leaves the pods to the next daemon, but those that cannot live without this one. Nothing is written any more. */
+  handOver(reason: string): Promise<void>;
   /** Ends every pod (killed: 137, exit events flushed) and stops what runs in the background. */
   close(reason: string): Promise<void>;
 }

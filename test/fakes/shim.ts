@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -19,7 +20,7 @@ import {
 } from "../../src/ttrpc/index.ts";
 import { FakeHypervisor } from "./hypervisor.ts";
 import { FakePodNetwork } from "./pod-network.ts";
-import { FakeRelay } from "./relay.ts";
+import { daemonsView, FakeRelay } from "./relay.ts";
 
 export interface SeenEvent {
   readonly namespace: string;
@@ -87,13 +88,14 @@ export class ShimFixture {
   readonly runDir: string;
   readonly sink: EventSink;
   shim: ShimService;
+  #view: ReturnType<typeof daemonsView> | undefined;
 
   private constructor(dir: string, hypervisor: FakeHypervisor) {
     this.dir = dir;
     this.runDir = join(dir, "run");
     this.hypervisor = hypervisor;
     this.sink = new EventSink(join(dir, "events.sock"));
-    this.shim = this.newShim();
+    this.shim = this.nextShim();
   }
 
   static async create(): Promise<ShimFixture> {
@@ -103,10 +105,18 @@ export class ShimFixture {
     return fixture;
   }
 
-  /** The next daemon on the same run directory. */
+  /** The next daemon on the same run directory, whose relay went with its daemon. */
   newShim(config: Record<string, unknown> = {}): ShimService {
+    this.relay.die();
+    return this.nextShim(config);
+  }
+
+  /** The next daemon on the same run directory and the same relay. */
+  nextShim(config: Record<string, unknown> = {}): ShimService {
+    this.#view?.kill();
+    this.#view = daemonsView(this.relay);
     this.shim = createShim({
-      relay: this.relay,
+      relay: this.#view.relay,
       hypervisors: new Map([
         ["remote", this.hypervisor],
         ["qemu", this.qemu],
@@ -120,16 +130,25 @@ export class ShimFixture {
     return this.shim;
   }
 
-  /** A Task client as containerd is one. */
+  /** A Task client as containerd is one. `key`: of every call, as when the next daemon gets it. */
   task(
-    options: { namespace?: string; door?: string; service?: string; call?: Call } = {},
+    options: { namespace?: string; door?: string; service?: string; call?: Call; key?: string } = {},
   ): ServiceClient<typeof TaskDefinition> {
     const { namespace = "default", door = "door", service = TaskDefinition.fullName, call = background() } = options;
     const metadata: Metadata = [["containerd-namespace-ttrpc", namespace]];
     const caller = {
       call: async (_service: string, method: string, payload: Uint8Array): Promise<Uint8Array> => {
         const reply = await this.shim.answer(
-          { door, connection: 1, service, method, payload, metadata, timeoutMs: undefined },
+          {
+            key: options.key ?? randomUUID(),
+            door,
+            connection: 1,
+            service,
+            method,
+            payload,
+            metadata,
+            timeoutMs: undefined,
+          },
           call,
         );
         if (reply.ok) return reply.payload;

@@ -95,11 +95,12 @@ export class StockWorld implements AsyncDisposable {
     });
     const relay = new InProcessRelay({ log, keepAliveMs: 60_000, keepAliveDeadlineMs: 1000 });
     this.#parts.push(relay, { [Symbol.asyncDispose]: () => hypervisor.close() });
-    const door = await StockDoor.recover(this.config, {
+    const call = { signal: this.#nodeEnds.signal };
+    const deps = {
       ...{ hypervisors: new Map([["remote", hypervisor]]), relay, podNetwork: this.network },
       ...{ runDir: join(this.dir, "run"), guestLostAfterMs: 5000, lookMs: 50, log },
-    });
-    const call = { signal: this.#nodeEnds.signal };
+    };
+    const door = await StockDoor.recover(this.config, deps, call);
     await hypervisor.sync(door.liveSandboxes(), call);
     void hypervisor.watch((loss) => door.onVmLoss(loss), call);
     await door.open();

@@ -33,6 +33,10 @@ export class StubGuest {
   /** Most that one read gives. */
   chunkBytes = 1 << 20;
   stdinClosed = false;
+  /** Resolved by a test: its process ends with that code. */
+  readonly exit = Promise.withResolvers<number>();
+  /** Awaited before StartContainer is answered. */
+  beforeStarted: () => Promise<void> = async () => {};
   serving = true;
   /** Called for every frame of a tree. */
   onTreeFrame: (() => void) | undefined;
@@ -185,9 +189,20 @@ export class StubGuest {
       },
       true,
     );
-    raw(agent.startContainer, async () => new Uint8Array(), true);
+    raw(
+      agent.startContainer,
+      async () => {
+        await this.beforeStarted();
+        return new Uint8Array();
+      },
+      true,
+    );
     // Blocks, as a container that runs does; the reply comes with the process's end.
-    raw(agent.waitProcess, () => new Promise(() => undefined), true);
+    raw(
+      agent.waitProcess,
+      async () => agent.waitProcess.responseType.encode({ status: await this.exit.promise }).finish(),
+      true,
+    );
     raw(
       agent.getGuestDetails,
       async (_payload, call) => {

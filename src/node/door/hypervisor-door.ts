@@ -88,7 +88,7 @@ export class HypervisorDoor {
     if (this.#looking) return;
     this.#looking = true;
     try {
-      if ((await this.#listeners.at(-1)?.isReached()) !== false) return;
+      if ((await this.#listeners.at(-1)?.isReachable()) !== false) return;
       await this.#listen();
       this.#log.warn({ socket: this.#path }, "the hypervisor socket was taken away or replaced: it is there again");
     } catch (err) {

@@ -55,14 +55,18 @@ export async function connectStockPod(
   const { relay, config } = deps;
   const port = address.port === FORWARDER_PORT ? config.forwarderPort : address.port;
   const where = `${address.addresses.join(", ")} port ${port}`;
-  const sandboxId = parseSandboxId(state.sandboxId);
   await stage(`reach the agent of pod VM ${address.instanceId} at ${where}`, async () => {
     const bounded = withDeadline(config.connectTimeoutMs, call);
     const spec = { ...(await guestSpec(deps, state, bounded)), addresses: address.addresses, port };
     await relay.connectGuest(plan === undefined ? spec : { ...spec, podNetworkJson: JSON.stringify(plan) }, bounded);
   });
+  await openAgentSocket(deps, state);
+}
+
+/** The guest is connected. Repeatable. */
+export async function openAgentSocket({ relay, config }: StockDeps, state: StockState): Promise<void> {
   await relay.openAgentSocket({
-    sandboxId,
+    sandboxId: parseSandboxId(state.sandboxId),
     path: state.socketPath,
     directVolumesDir: config.directVolumesDir,
     podUid: "",

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
@@ -37,7 +38,7 @@ export class StockDoor {
   }
 
   /** Takes up the pods of an earlier daemon; nothing is served before `open`. @throws Fault naming the setting */
-  static async recover(config: StockConfig, deps: StockDoorDeps): Promise<StockDoor> {
+  static async recover(config: StockConfig, deps: StockDoorDeps, call: Call): Promise<StockDoor> {
     const hypervisor = deps.hypervisors.get(config.hypervisor);
     if (hypervisor === undefined)
       throw new Fault(
@@ -56,7 +57,7 @@ export class StockDoor {
     const states = new StockStates(join(deps.runDir, "stock"), log);
     const tls = await readStockTls(config.tls);
     const pods = new StockPods({ config, tls, hypervisor, relay, podNetwork, states, guestLostAfterMs, lookMs, log });
-    await pods.recover();
+    await pods.recover(await relay.held(call));
     return new StockDoor(config, pods, log);
   }
 

@@ -5,7 +5,7 @@ import { Fault } from "../../base/fault.ts";
 import { parseInstanceId, parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, race, sleep } from "../../base/retry.ts";
-import { connectStockPod, startStockPod } from "./start-stock-pod.ts";
+import { connectStockPod, openAgentSocket, startStockPod } from "./start-stock-pod.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import type { StockState } from "./stock-state.ts";
 
@@ -84,15 +84,13 @@ export class StockPod {
   }
 
   /** Takes up what an earlier daemon had running; a pod that cannot be reached any more is stopped. */
-  async resume(): Promise<void> {
+  async resume(connected: boolean): Promise<void> {
     const { address } = this.#state;
     if (address === undefined) return; // its shim will start it, or stop it
-    const resumed = connectStockPod(
-      this.#deps,
-      this.#state,
-      { ...address, instanceId: parseInstanceId(address.instanceId) },
-      { signal: this.#over.signal },
-    );
+    const call = { signal: this.#over.signal };
+    const resumed = connected
+      ? openAgentSocket(this.#deps, this.#state)
+      : connectStockPod(this.#deps, this.#state, { ...address, instanceId: parseInstanceId(address.instanceId) }, call);
     this.#starting = resumed;
     this.#settled = resumed.catch(() => undefined);
     try {

@@ -11,6 +11,7 @@ import {
   type TunnelReservation,
   toStockNetwork,
 } from "../../podnetwork/index.ts";
+import type { HeldByRelay } from "../../relay/index.ts";
 import type { VmLoss, VmRequest } from "../../shim/hypervisor/index.ts";
 import { decodeInitdata } from "../../userdata/index.ts";
 import type { StockDeps } from "./stock-deps.ts";
@@ -47,12 +48,12 @@ export class StockPods {
     return [...this.#pods.values()].filter((pod) => !pod.ending).map((pod) => pod.sandboxId);
   }
 
-  /** Takes up what an earlier daemon left, without waiting for any guest. */
-  async recover(): Promise<void> {
+  /** Takes up what an earlier daemon left, without waiting for any guest; `held` says whose connections the relay has. */
+  async recover(held: HeldByRelay): Promise<void> {
     for (const state of await this.#deps.states.list()) {
       const pod = this.#pod(state);
       this.#pods.set(state.id, pod);
-      void pod.resume();
+      void pod.resume(held.guests.has(pod.sandboxId));
     }
   }
 

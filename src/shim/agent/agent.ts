@@ -10,6 +10,7 @@ import {
 } from "../../gen/agent/agent.ts";
 import { HealthCheckResponse_ServingStatus, HealthDefinition } from "../../gen/agent/health.ts";
 import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
+import { KEEP_KEY } from "../../relay/index.ts";
 import { type CallOptions, createClient, type ServiceClient, type UnaryCaller } from "../../ttrpc/index.ts";
 import { agentFault } from "./agent-fault.ts";
 
@@ -77,7 +78,7 @@ export class Agent {
 
   async createContainer(request: Partial<CreateContainerRequest>, call: Call, timeoutMs?: number): Promise<void> {
     const full = CreateContainerRequest.fromPartial(request);
-    const options = this.#options(call, timeoutMs ?? this.#deps.createContainerTimeoutMs);
+    const options = this.#once("create", call, timeoutMs ?? this.#deps.createContainerTimeoutMs);
     await this.#run(`create container ${full.containerId}`, full.containerId, () =>
       this.#agent.createContainer(full, options),
     );
@@ -85,7 +86,7 @@ export class Agent {
 
   async startContainer(containerId: string, call: Call): Promise<void> {
     await this.#run(`start container ${containerId}`, containerId, () =>
-      this.#agent.startContainer({ containerId }, this.#options(call)),
+      this.#agent.startContainer({ containerId }, this.#once("start", call)),
     );
   }
 
@@ -99,23 +100,15 @@ export class Agent {
   async execProcess(ref: ProcessRef, process: Process, call: Call): Promise<void> {
     const request = { ...ref, process, stringUser: undefined, stdinPort: 0, stdoutPort: 0, stderrPort: 0 };
     await this.#run(`run ${process.Args[0] ?? "a process"} in container ${ref.containerId}`, ref.containerId, () =>
-      this.#agent.execProcess(request, this.#options(call)),
+      this.#agent.execProcess(request, this.#once("exec", call)),
     );
   }
 
   /** A process that is gone is success. `execId` "" with SIGKILL reaches every process of the container. */
   async signalProcess(ref: ProcessRef, signal: number, call: Call): Promise<void> {
     await this.#unlessMissing(`send signal ${signal} to container ${ref.containerId}`, ref.containerId, () =>
-      this.#agent.signalProcess({ ...ref, signal }, this.#options(call)),
+      this.#agent.signalProcess({ ...ref, signal }, this.#once("signal", call)),
     );
-  }
-
-  /** Resolves with the exit code (128 + n after signal n) when the process ends. Exactly one call per process. */
-  async waitProcess(ref: ProcessRef, call: Call): Promise<number> {
-    const { status } = await this.#run(`wait for a process of container ${ref.containerId}`, ref.containerId, () =>
-      this.#agent.waitProcess({ ...ref }, { signal: call.signal }),
-    );
-    return status;
   }
 
   async resize(ref: ProcessRef, row: number, column: number, call: Call): Promise<void> {
@@ -138,13 +131,13 @@ export class Agent {
 
   async pause(containerId: string, call: Call): Promise<void> {
     await this.#run(`pause container ${containerId}`, containerId, () =>
-      this.#agent.pauseContainer({ containerId }, this.#options(call)),
+      this.#agent.pauseContainer({ containerId }, this.#once("pause", call)),
     );
   }
 
   async resume(containerId: string, call: Call): Promise<void> {
     await this.#run(`resume container ${containerId}`, containerId, () =>
-      this.#agent.resumeContainer({ containerId }, this.#options(call)),
+      this.#agent.resumeContainer({ containerId }, this.#once("resume", call)),
     );
   }
 
@@ -155,7 +148,7 @@ export class Agent {
   /** Resolves with the id of a container in which a process was killed for lack of memory. */
   async oomEvent(call: Call): Promise<string> {
     const { containerId } = await this.#run("watch its memory", "", () =>
-      this.#agent.getOOMEvent({}, { signal: call.signal }),
+      this.#agent.getOOMEvent({}, { signal: call.signal, metadata: [[KEEP_KEY, "guest/oom"]] }),
     );
     return containerId;
   }
@@ -171,6 +164,14 @@ export class Agent {
 
   #options(call: Call, timeoutMs = this.#deps.timeoutMs): CallOptions {
     return { signal: call.signal, timeoutMs };
+  }
+
+  /** For what must not happen twice: this daemon's successor gets the same answer (KEEP_KEY). */
+  #once(step: string, call: Call, timeoutMs?: number): CallOptions {
+    const options = this.#options(call, timeoutMs);
+    return call.requestKey === undefined
+      ? options
+      : { ...options, metadata: [[KEEP_KEY, `${call.requestKey}/${step}`]] };
   }
 
   async #run<T>(action: string, containerId: string, work: () => Promise<T>): Promise<T> {

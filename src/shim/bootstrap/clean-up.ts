@@ -7,7 +7,7 @@ import { createClient, TtrpcClient } from "../../ttrpc/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import { SandboxStateStore, stopVm } from "../sandbox/index.ts";
 import type { CleanupResult } from "../shim-service.ts";
-import { dialUnix, TaskMarks } from "../task/index.ts";
+import { dialUnix, TaskRecords } from "../task/index.ts";
 import type { DeleteFlags } from "./delete-flags.ts";
 
 export interface CleanUpDeps {
@@ -52,7 +52,7 @@ export async function cleanUp(deps: CleanUpDeps, flags: DeleteFlags, call: Call)
       await Promise.all([...hypervisors.values()].map((h) => h.close()));
     }
   }
-  await new TaskMarks(deps.runDir).remove(flags);
+  await new TaskRecords(deps).remove(flags);
   return { pid: 0, exitStatus: KILLED, exitedAt: new Date() };
 }
 

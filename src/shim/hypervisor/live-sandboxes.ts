@@ -86,6 +86,8 @@ export class LiveSandboxes {
 
   /** Takes up what an earlier daemon knew of these; files of others are removed. */
   async restore(live: readonly SandboxId[]): Promise<void> {
+    // At once: a report that goes out while files are read must name them, or the adaptor stops them.
+    for (const id of live) this.add(id, {});
     for (const id of live) {
       const stored = parse(await readIfThere(this.#path(id)));
       this.add(id, { ...stored, ...this.#known.get(id) });

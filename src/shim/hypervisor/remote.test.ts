@@ -174,6 +174,30 @@ describe("remote hypervisor", () => {
     });
   });
 
+  it("names what lives in every report of a new daemon, the first one included", async () => {
+    await using w = await world();
+    const request = vmRequest(newSandboxId());
+    await w.hypervisor.createVm(request, call());
+    await w.hypervisor.startVm(request.sandboxId, call());
+    await w.hypervisor.close(); // the pod lives on, a relay holds it
+    const next = await w.open();
+    const over = new AbortController();
+    try {
+      // As the node daemon does: neither waits for the other.
+      const synced = next.sync([request.sandboxId], call());
+      const watched = next.watch(() => undefined, { signal: over.signal });
+      await synced;
+      await until(() => w.adaptor.synced.length >= 2);
+      assert.ok(w.adaptor.vms.has(request.sandboxId));
+      for (const report of w.adaptor.synced) assert.deepEqual(report, [request.sandboxId]);
+      over.abort();
+      await watched;
+    } finally {
+      over.abort();
+      await next.close();
+    }
+  });
+
   it("never lets a sync overtake a create", async () => {
     await using w = await world();
     for (let n = 0; n < 20; n++) {

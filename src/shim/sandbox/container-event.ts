@@ -26,5 +26,5 @@ export type ContainerEvent =
   | { readonly kind: "paused" }
   | { readonly kind: "resumed" };
 
-/** Takes an event for delivery; returns at once, order is kept. */
-export type Emit = (event: ContainerEvent) => void;
+/** Takes an event for delivery, in order; resolves when it cannot be lost any more. Never rejects. */
+export type Emit = (event: ContainerEvent) => Promise<void>;

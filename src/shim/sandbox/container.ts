@@ -4,17 +4,43 @@ import { background, type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { Mutex } from "../../base/mutex.ts";
 import { race } from "../../base/retry.ts";
-import { type OciProcess, type OciResources, processToProto, resourcesToProto } from "../agent/index.ts";
+import { OciProcess, type OciResources, parseOci, processToProto, resourcesToProto } from "../agent/index.ts";
 import type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
+import type { ContainerRecord } from "./container-record.ts";
 import { type EncodedStats, encodeStats } from "./container-stats.ts";
 import { type EndOfProcess, GuestProcess, type GuestProcessDeps, SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
 import type { PodRole } from "./pod-role.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
 
+/** What is known of a container whoever made it, this daemon or an earlier one. */
+export interface ContainerFacts {
+  readonly id: string;
+  readonly role: PodRole;
+  readonly stdio: Stdio;
+  readonly emit: Emit;
+  /** Writes its record, for the next daemon. */
+  readonly save: () => Promise<void>;
+  /** File of the node that gets the termination message. */
+  readonly messageFile: string | undefined;
+}
+
+export function containerFacts(prepared: PreparedContainer): ContainerFacts {
+  const { request, role } = prepared;
+  const { id, stdio, emit, save } = request;
+  return { id, role, stdio, emit, save, messageFile: terminationMessageFile(prepared) };
+}
+
+interface Exec {
+  readonly process: GuestProcess;
+  /** What it shall run, JSON. */
+  readonly spec: string;
+  readonly addKey: string | undefined;
+}
+
 /** How long a force-deleted container may take to die before it is given up, ms. */
 const FORCE_DELETE_MS = 10_000;
 
-export interface ContainerDeps extends Omit<GuestProcessDeps, "onExit" | "beforeExit"> {
+export interface ContainerDeps extends Omit<GuestProcessDeps, "onExit" | "beforeExit" | "save"> {
   /** Its first process ended: the pod goes down with its sandbox container. */
   readonly onEnd: (container: Container, exit: Exit) => void;
 }
@@ -27,28 +53,56 @@ export class Container {
   readonly role: PodRole;
   readonly init: GuestProcess;
   readonly #deps: ContainerDeps;
-  readonly #execs = new Map<string, GuestProcess>();
-  /** What an exec shall run, until its start. */
-  readonly #execSpecs = new WeakMap<GuestProcess, OciProcess>();
+  readonly #facts: ContainerFacts;
+  readonly #execs = new Map<string, Exec>();
   readonly #turn = new Mutex();
   #paused = false;
+  #pauseKey: string | undefined;
   #silent = false;
-  readonly #report: Emit;
-  /** File of the node that gets the termination message. */
-  readonly #messageFile: string | undefined;
   #removal: Promise<void> | undefined;
 
-  constructor(prepared: PreparedContainer, deps: ContainerDeps) {
-    this.id = prepared.request.id;
-    this.role = prepared.role;
-    this.#report = prepared.request.emit;
-    this.#messageFile = terminationMessageFile(prepared);
+  constructor(facts: ContainerFacts, deps: ContainerDeps) {
+    this.id = facts.id;
+    this.role = facts.role;
+    this.#facts = facts;
     this.#deps = deps;
-    this.init = new GuestProcess({ containerId: this.id, execId: this.id }, prepared.request.stdio, {
+    this.init = new GuestProcess({ containerId: this.id, execId: this.id }, facts.stdio, {
       ...deps,
+      save: facts.save,
       beforeExit: (call) => this.#saveTerminationMessage(call),
       onExit: (exit, how) => this.#onInitExit(exit, how),
     });
+  }
+
+  /** For the next daemon. */
+  get record(): ContainerRecord {
+    const { role, stdio, messageFile } = this.#facts;
+    return {
+      role: { ...role, pod: { ...role.pod } },
+      stdio: { ...stdio },
+      ...(messageFile === undefined ? {} : { messageFile }),
+      paused: this.#paused,
+      ...(this.#pauseKey === undefined ? {} : { pauseKey: this.#pauseKey }),
+      init: this.init.record,
+      execs: [...this.#execs].map(([execId, { process, spec, addKey }]) => ({
+        ...{ execId, guestId: process.ref.execId, spec, stdio: { ...process.stdio }, process: process.record },
+        ...(addKey === undefined ? {} : { addKey }),
+      })),
+    };
+  }
+
+  /** Goes on with a container of an earlier daemon. @param expected keys of Task calls that will come again */
+  restore(record: ContainerRecord, expected: ReadonlySet<string>): void {
+    this.#paused = record.paused;
+    this.#pauseKey = record.pauseKey;
+    for (const { execId, guestId, spec, stdio, addKey, process } of record.execs) {
+      const exec = { process: this.#newExec(execId, guestId, stdio), spec, addKey };
+      this.#execs.set(execId, exec);
+      exec.process.restore(process, expected);
+    }
+    this.init.restore(record.init, expected);
+    // Its end was known, what follows from it may not have been done.
+    if (this.init.exit !== undefined) this.#deps.onEnd(this, this.init.exit);
   }
 
   /** Belongs to the pod itself: the pod ends with it. */
@@ -66,7 +120,7 @@ export class Container {
     const found = this.#execs.get(execId);
     if (found === undefined)
       throw new Fault("not_found", `container ${this.id} has no process "${execId}"`, { container: this.id });
-    return found;
+    return found.process;
   }
 
   /** No event of this container is reported from now on: containerd reports its end itself. */
@@ -79,7 +133,11 @@ export class Container {
     await this.#turn.run(() => this.init.start(begin, () => this.#emit({ kind: "start" }), call));
   }
 
-  addExec(execId: string, process: OciProcess, stdio: Stdio): void {
+  /** @param spec the process of the OCI runtime spec, JSON. The same request again is success. */
+  async addExec(execId: string, spec: string, stdio: Stdio, call: Call): Promise<void> {
+    parseOci(OciProcess, spec, `exec spec of ${execId}`);
+    const addKey = call.requestKey;
+    if (addKey !== undefined && this.#execs.get(execId)?.addKey === addKey) return;
     if (this.#execs.has(execId) || execId === this.id) {
       throw new Fault(
         "already_exists",
@@ -89,53 +147,53 @@ export class Container {
     }
     if (this.init.state === "stopped") throw this.#notRunning("run a process");
     // Its own name in the guest: containerd may use the id again as soon as it has deleted the process.
-    const ref = { containerId: this.id, execId: randomUUID() };
-    const exec = new GuestProcess(ref, stdio, {
-      ...this.#deps,
-      onExit: (exit, how) => {
-        if (how === "ran") this.#emit({ kind: "exit", processId: execId, ...exit });
-      },
-    });
-    this.#execs.set(execId, exec);
-    this.#execSpecs.set(exec, { ...process, terminal: stdio.terminal });
-    this.#emit({ kind: "exec-added", execId });
+    this.#execs.set(execId, { process: this.#newExec(execId, randomUUID(), stdio), spec, addKey });
+    await this.#emit({ kind: "exec-added", execId });
+    await this.#facts.save();
   }
 
   async startExec(execId: string, call: Call): Promise<void> {
     const exec = this.process(execId);
-    const process = this.#execSpecs.get(exec);
-    if (this.state !== "running" || process === undefined) throw this.#notRunning("run a process");
+    const spec = this.#execs.get(execId)?.spec;
+    if (this.state !== "running" || spec === undefined) throw this.#notRunning("run a process");
+    const process = { ...parseOci(OciProcess, spec, `exec spec of ${execId}`), terminal: exec.stdio.terminal };
     const begin = (c: Call): Promise<void> => this.#deps.agent.execProcess(exec.ref, processToProto(process), c);
     await exec.start(begin, () => this.#emit({ kind: "exec-started", execId }), call);
   }
 
-  /** @throws Fault failed_precondition while it runs */
-  async deleteExec(execId: string): Promise<Exit> {
+  has(execId: string): boolean {
+    return this.#execs.has(execId);
+  }
+
+  /** @param remember called before it is forgotten. @throws Fault failed_precondition while it runs */
+  async deleteExec(execId: string, remember: (exit: Exit) => Promise<void>): Promise<Exit> {
     const exec = this.process(execId);
     if (exec.state === "running")
       throw new Fault("failed_precondition", `process "${execId}" of container ${this.id} is running; kill it first`);
     if (exec.exit === undefined) exec.force(UNKNOWN_EXIT);
-    this.#execs.delete(execId);
     await exec.release();
+    await remember(exec.exit as Exit);
+    this.#execs.delete(execId);
+    await this.#facts.save();
     return exec.exit as Exit;
   }
 
   async pause(call: Call): Promise<void> {
     await this.#turn.run(async () => {
+      if (this.#paused && this.#isRepeated(call)) return;
       if (this.state !== "running") throw this.#notRunning("be paused");
       await this.#deps.agent.pause(this.id, call);
-      this.#paused = true;
-      this.#emit({ kind: "paused" });
+      await this.#setPaused(true, call);
     });
   }
 
   async resume(call: Call): Promise<void> {
     await this.#turn.run(async () => {
+      if (!this.#paused && this.#isRepeated(call)) return;
       if (this.state !== "paused")
         throw new Fault("failed_precondition", `container ${this.id} cannot be resumed: it is ${this.state}`);
       await this.#deps.agent.resume(this.id, call);
-      this.#paused = false;
-      this.#emit({ kind: "resumed" });
+      await this.#setPaused(false, call);
     });
   }
 
@@ -150,7 +208,7 @@ export class Container {
   }
 
   onOom(): void {
-    this.#emit({ kind: "oom" });
+    void this.#emit({ kind: "oom" });
   }
 
   /** Kills what runs, removes it from the guest and reports the deletion. Repeatable. */
@@ -164,16 +222,16 @@ export class Container {
       }
       const exit = this.init.exit as Exit;
       if (!this.isSandbox) await race(this.removeFromGuest(), call);
-      for (const exec of this.#execs.values()) await exec.release();
+      for (const exec of this.#execs.values()) await exec.process.release();
       await this.init.release();
-      this.#emit({ kind: "delete", ...exit });
+      await this.#emit({ kind: "delete", ...exit });
       return exit;
     });
   }
 
   /** Ends every process here, whatever the guest does. */
   force(status: number): void {
-    for (const exec of this.#execs.values()) exec.force(status);
+    for (const exec of this.#execs.values()) exec.process.force(status);
     this.init.force(status);
   }
 
@@ -186,7 +244,7 @@ export class Container {
   async #removeFromGuest(): Promise<void> {
     const { agent, life, log } = this.#deps;
     // The exit codes of its other processes are gone with it: they get a moment to be fetched.
-    const execs = [...this.#execs.values()].filter((e) => e.state === "running");
+    const execs = [...this.#execs.values()].map((e) => e.process).filter((e) => e.state === "running");
     const soon = withDeadline(5_000);
     await Promise.all(execs.map((e) => e.wait(soon).catch(() => undefined)));
     if (life.aborted) return;
@@ -197,13 +255,34 @@ export class Container {
     }
   }
 
-  #onInitExit(exit: Exit, how: EndOfProcess): void {
-    if (how !== "start-failed") this.#emit({ kind: "exit", processId: "", ...exit });
+  #onInitExit(exit: Exit, how: EndOfProcess): Promise<void> {
+    const reported = how === "start-failed" ? Promise.resolve() : this.#emit({ kind: "exit", processId: "", ...exit });
     this.#deps.onEnd(this, exit);
+    return reported;
   }
 
-  #emit(event: ContainerEvent): void {
-    if (!this.#silent) this.#report(event);
+  #newExec(execId: string, guestId: string, stdio: Stdio): GuestProcess {
+    return new GuestProcess({ containerId: this.id, execId: guestId }, stdio, {
+      ...this.#deps,
+      save: this.#facts.save,
+      onExit: (exit, how) =>
+        how === "ran" ? this.#emit({ kind: "exit", processId: execId, ...exit }) : Promise.resolve(),
+    });
+  }
+
+  async #setPaused(paused: boolean, call: Call): Promise<void> {
+    this.#paused = paused;
+    this.#pauseKey = call.requestKey;
+    await this.#emit({ kind: paused ? "paused" : "resumed" });
+    await this.#facts.save();
+  }
+
+  #isRepeated(call: Call): boolean {
+    return call.requestKey !== undefined && call.requestKey === this.#pauseKey;
+  }
+
+  #emit(event: ContainerEvent): Promise<void> {
+    return this.#silent ? Promise.resolve() : this.#facts.emit(event);
   }
 
   #notRunning(what: string): Fault {
@@ -213,12 +292,13 @@ export class Container {
   }
 
   async #saveTerminationMessage(call: Call): Promise<void> {
-    if (this.#messageFile === undefined) return;
+    const file = this.#facts.messageFile;
+    if (file === undefined) return;
     try {
-      await writeFile(this.#messageFile, await this.#deps.agent.terminationLog(this.id, call));
+      await writeFile(file, await this.#deps.agent.terminationLog(this.id, call));
     } catch (err) {
       // Agents before 4.x cannot; the exit itself is worth more than the message.
-      this.#deps.log.warn({ err, container: this.id, file: this.#messageFile }, "termination message not fetched");
+      this.#deps.log.warn({ err, container: this.id, file }, "termination message not fetched");
     }
   }
 }

@@ -7,6 +7,7 @@ import { race } from "../../base/retry.ts";
 import type { Relay } from "../../relay/index.ts";
 import type { Agent, ProcessRef } from "../agent/index.ts";
 import type { Exit, Stdio } from "./container-event.ts";
+import type { ProcessRecord } from "./container-record.ts";
 
 export const SIGKILL = 9;
 const SIGTERM = 15;
@@ -20,15 +21,20 @@ const DRAIN_AFTER_LOSS_MS = 1_000;
 export interface GuestProcessDeps {
   readonly sandboxId: SandboxId;
   readonly agent: Agent;
-  readonly relay: Pick<Relay, "attachStdio" | "stdioDrained" | "closeStdin" | "detachStdio">;
+  readonly relay: Pick<
+    Relay,
+    "attachStdio" | "stdioDrained" | "processExit" | "giveUpOutput" | "closeStdin" | "detachStdio"
+  >;
   /** Aborted when the guest is lost or taken down. */
   readonly life: AbortSignal;
   readonly log: Logger;
   readonly now: () => Date;
   /** After a started process has ended, before anybody is told: last words that must be fetched first. Never rejects. */
   readonly beforeExit?: (call: Call) => Promise<void>;
-  /** Told once, before whoever waits. */
-  readonly onExit: (exit: Exit, how: EndOfProcess) => void;
+  /** Told once, before whoever waits; resolves when that cannot be lost any more. */
+  readonly onExit: (exit: Exit, how: EndOfProcess) => Promise<void>;
+  /** Writes down what `record` says, for the next daemon. */
+  readonly save: () => Promise<void>;
 }
 
 /** "ran": its start had been reported; "never-ran": killed or lost before its start; "start-failed": the start's caller knows. */
@@ -46,11 +52,13 @@ export class GuestProcess {
   readonly #signalId: string;
   readonly #key: string;
   readonly #exited = deferred<Exit>();
-  readonly #stopDraining = deferred<void>();
   #exit: Exit | undefined;
   #starting: Promise<void> | undefined;
+  #startKey: string | undefined;
   #running = false;
   #attached = false;
+  /** What has to be safe before the relay may forget the exit. */
+  #told: Promise<void> = Promise.resolve();
   #size: { readonly row: number; readonly column: number } | undefined;
 
   constructor(ref: ProcessRef, stdio: Stdio, deps: GuestProcessDeps) {
@@ -75,17 +83,58 @@ export class GuestProcess {
     return this.#exit ?? (await race(this.#exited.promise, call));
   }
 
+  get record(): ProcessRecord {
+    const exit = this.#exit;
+    const phase = this.state === "created" && this.#starting !== undefined ? "starting" : this.state;
+    return {
+      phase,
+      ...(this.#startKey === undefined ? {} : { startKey: this.#startKey }),
+      ...(exit === undefined ? {} : { exit: { status: exit.status, atMs: exit.at.getTime() } }),
+    };
+  }
+
+  /**
+   * Goes on with a process of an earlier daemon. One that was being started is started again when its Start comes again
+   * (`expected`: the same answers come under the same keys), else it is ended: nobody knows how far it got.
+   */
+  restore(record: ProcessRecord, expected: ReadonlySet<string>): void {
+    this.#startKey = record.startKey;
+    if (record.phase === "stopped") {
+      const { status = UNKNOWN_EXIT, atMs = 0 } = record.exit ?? {};
+      this.#exit = { status, at: new Date(atMs) };
+      this.#exited.resolve(this.#exit);
+      // Written down, perhaps not acknowledged yet.
+      this.#attached = record.exit !== undefined;
+      void this.release();
+    } else if (record.phase === "running") {
+      this.#running = true;
+      this.#attached = true;
+      void this.#watch();
+    } else if (record.phase === "starting" && !(record.startKey !== undefined && expected.has(record.startKey))) {
+      this.#attached = true;
+      void this.#killHalfStarted().then(() => {
+        this.#settle(UNKNOWN_EXIT, "start-failed");
+        return this.release();
+      });
+    }
+  }
+
   /**
    * Starts it by `begin`, attaches its streams, reports the start by `onStarted` and watches it from then on.
-   * A process that could not be started counts as stopped with 255.
+   * A process that could not be started counts as stopped with 255. The same request again is success.
    */
-  async start(begin: (call: Call) => Promise<void>, onStarted: () => void, call: Call): Promise<void> {
+  async start(begin: (call: Call) => Promise<void>, onStarted: () => Promise<void>, call: Call): Promise<void> {
+    if (call.requestKey !== undefined && call.requestKey === this.#startKey) {
+      if (this.#starting !== undefined) return this.#starting;
+      if (this.#running) return;
+    }
     if (this.#starting !== undefined || this.#exit !== undefined) {
       throw new Fault(
         "failed_precondition",
         `${this.#name} cannot be started: it is ${this.#exit === undefined ? "started already" : "stopped"}`,
       );
     }
+    this.#startKey = call.requestKey;
     this.#starting = this.#start(begin, onStarted, call);
     await this.#starting;
   }
@@ -107,7 +156,7 @@ export class GuestProcess {
     } catch (error) {
       if (this.state !== "stopped") throw error;
     }
-    if (signal === SIGKILL) setTimeout(() => this.#stopDraining.resolve(), DRAIN_AFTER_KILL_MS).unref();
+    if (signal === SIGKILL) setTimeout(() => void this.#giveUpOutput(), DRAIN_AFTER_KILL_MS).unref();
   }
 
   /** Remembered until the start, when it is not running yet. */
@@ -130,6 +179,8 @@ export class GuestProcess {
 
   /** Closes the streams. Repeatable. */
   async release(): Promise<void> {
+    // The relay forgets the exit with them.
+    await this.#told;
     if (this.#attached) await this.#deps.relay.detachStdio(this.#key);
   }
 
@@ -139,10 +190,12 @@ export class GuestProcess {
       : `process ${this.#signalId} of container ${this.ref.containerId}`;
   }
 
-  async #start(begin: (call: Call) => Promise<void>, onStarted: () => void, call: Call): Promise<void> {
-    const { agent, relay, sandboxId } = this.#deps;
+  async #start(begin: (call: Call) => Promise<void>, onStarted: () => Promise<void>, call: Call): Promise<void> {
+    const { agent, relay, sandboxId, save } = this.#deps;
     let begun = false;
     try {
+      await Promise.resolve(); // the record says "starting" only once start() has returned
+      await save();
       await begin(call);
       begun = true;
       const { containerId, execId } = this.ref;
@@ -151,44 +204,57 @@ export class GuestProcess {
       if (this.#size !== undefined) await agent.resize(this.ref, this.#size.row, this.#size.column, call);
     } catch (error) {
       // After a failed or aborted begin the process may run all the same: nobody would watch it.
-      const undo = begun || call.signal.aborted;
-      if (undo) {
-        const ref = { containerId: this.ref.containerId, execId: this.#signalId };
-        await agent
-          .signalProcess(ref, SIGKILL, withDeadline(5_000, background()))
-          .catch((err: unknown) => this.#deps.log.warn({ err }, "half-started process not killed"));
-      }
+      if (begun || call.signal.aborted) await this.#killHalfStarted();
       this.#settle(UNKNOWN_EXIT, "start-failed");
       throw error;
     }
     if (this.#exit !== undefined)
       throw new Fault("unavailable", `${this.#name} ended while it was started: the pod VM is lost`);
     this.#running = true;
-    onStarted();
+    const reported = onStarted();
     void this.#watch();
+    // In this order: a daemon that finds it running need not report it.
+    await reported;
+    await save();
   }
 
-  /** Output first: the stock agent forgets a process, its output with it, once its exit code has been fetched. */
+  async #killHalfStarted(): Promise<void> {
+    const ref = { containerId: this.ref.containerId, execId: this.#signalId };
+    await this.#deps.agent
+      .signalProcess(ref, SIGKILL, withDeadline(5_000, background()))
+      .catch((err: unknown) => this.#deps.log.warn({ err }, "half-started process not killed"));
+  }
+
+  async #giveUpOutput(): Promise<void> {
+    if (this.#exit !== undefined) return;
+    await this.#deps.relay
+      .giveUpOutput(this.#key)
+      .catch((err: unknown) => this.#deps.log.warn({ err, exec: this.#signalId }, "output not given up"));
+  }
+
   async #watch(): Promise<void> {
-    const { agent, relay, life, log } = this.#deps;
-    const drained = relay.stdioDrained(this.#key);
+    const { relay, life, log } = this.#deps;
     let status = UNKNOWN_EXIT;
+    let at: Date | undefined;
     try {
-      await race(Promise.race([drained, this.#stopDraining.promise]), { signal: life });
-      status = await race(agent.waitProcess(this.ref, { signal: life }), { signal: life });
+      const exit = await race(relay.processExit(this.#key, { signal: life }), { signal: life });
+      status = exit.status;
+      at = exit.at;
       await this.#deps.beforeExit?.(withDeadline(5_000, { signal: life }));
     } catch (err) {
       log.warn({ err, container: this.ref.containerId, exec: this.#signalId }, "exit code unknown, 255 is reported");
-      await race(drained, withDeadline(DRAIN_AFTER_LOSS_MS)).catch(() => undefined); // late output is a courtesy
+      // late output is a courtesy
+      await race(relay.stdioDrained(this.#key), withDeadline(DRAIN_AFTER_LOSS_MS)).catch(() => undefined);
     }
-    this.#settle(status, "ran");
+    this.#settle(status, "ran", at);
     await this.release();
   }
 
-  #settle(status: number, how: EndOfProcess): void {
+  #settle(status: number, how: EndOfProcess, at?: Date): void {
     if (this.#exit !== undefined) return;
-    this.#exit = { status, at: this.#deps.now() };
-    this.#deps.onExit(this.#exit, how);
+    this.#exit = { status, at: at ?? this.#deps.now() };
+    const reported = this.#deps.onExit(this.#exit, how);
+    this.#told = reported.then(() => this.#deps.save());
     this.#exited.resolve(this.#exit);
   }
 }

@@ -1,8 +1,9 @@
-export type { Container } from "./container.ts";
+export type { Container, ContainerFacts } from "./container.ts";
 export type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
+export { ContainerRecord } from "./container-record.ts";
 export { LeftoverVms, stopVm } from "./leftover-vms.ts";
 export { type PodOverrides, podOverrides } from "./pod-overrides.ts";
 export { PodSandbox, type PodSandboxDeps } from "./pod-sandbox.ts";
 export { type ContainerRequest, type PreparedContainer, prepareContainer } from "./prepared-container.ts";
 export { clearMountDir, type RootfsMount } from "./rootfs.ts";
-export { type SandboxState, SandboxStateStore, taskKey } from "./sandbox-state.ts";
+export { type RunningSandboxState, type SandboxState, SandboxStateStore, taskKey } from "./sandbox-state.ts";

@@ -5,20 +5,21 @@ import type { Logger } from "../../base/log.ts";
 import { sleep } from "../../base/retry.ts";
 import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
 import type { PodNetwork } from "../../podnetwork/index.ts";
-import type { Relay, TreeReceipt, TreeSpec } from "../../relay/index.ts";
+import type { GuestFacts, Relay, TreeReceipt, TreeSpec } from "../../relay/index.ts";
 import { statusToFault } from "../../ttrpc/index.ts";
 import { Agent, guestRootfs, specToGuest } from "../agent/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import type { ShimConfig } from "../shim-config.ts";
 import type { ShimSandboxStatus } from "../shim-service.ts";
 import { type BootedGuest, bootGuest } from "./boot-guest.ts";
-import { Container, removeHalfCreated } from "./container.ts";
+import { Container, type ContainerFacts, containerFacts, removeHalfCreated } from "./container.ts";
+import type { ContainerRecord } from "./container-record.ts";
 import { copyTree } from "./copy-tree.ts";
 import { SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
 import type { LeftoverVms } from "./leftover-vms.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
 import { sendRootfs } from "./rootfs.ts";
-import type { SandboxState, SandboxStateStore } from "./sandbox-state.ts";
+import type { RunningSandboxState, SandboxState, SandboxStateStore } from "./sandbox-state.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
 export interface PodSandboxDeps {
@@ -40,14 +41,14 @@ const DESTROY_MS = 3_000;
 /** One pod and its VM: booted by its sandbox container's Create, gone after that one's end. */
 export class PodSandbox {
   readonly id: SandboxId;
-  readonly record: SandboxState;
   readonly #deps: PodSandboxDeps;
   readonly #log: Logger;
   readonly #agent: Agent;
   readonly #containers = new Map<string, Container>();
   readonly #life = new AbortController();
-  readonly #stopwatch = new Stopwatch();
   readonly #createdAt: Date;
+  #record: SandboxState;
+  #stopwatch = new Stopwatch();
   #pod: ShimSandboxStatus["pod"];
   #state: ShimSandboxStatus["state"] = "creating";
   #guest: BootedGuest | undefined;
@@ -55,11 +56,11 @@ export class PodSandbox {
   #stopping: Promise<void> | undefined;
 
   constructor(record: SandboxState, pod: ShimSandboxStatus["pod"], deps: PodSandboxDeps) {
-    this.record = record;
+    this.#record = record;
     this.id = parseSandboxId(record.sandboxId);
     this.#deps = deps;
     this.#pod = pod;
-    this.#createdAt = deps.now();
+    this.#createdAt = new Date(record.createdAt);
     this.#log = deps.log.child({ sandbox: record.sandboxId, pod: `${pod.namespace}/${pod.name}` });
     this.#agent = new Agent({
       // Looked up at each call: there is no connection yet.
@@ -67,6 +68,22 @@ export class PodSandbox {
       timeoutMs: deps.config.agentTimeoutMs,
       createContainerTimeoutMs: deps.config.createContainerTimeoutMs,
     });
+  }
+
+  /** A pod of an earlier daemon, whose guest the relay holds. */
+  static restore(record: RunningSandboxState, facts: GuestFacts, deps: PodSandboxDeps): PodSandbox {
+    const { pod, instanceId, supportsSeccomp, timings } = record.running;
+    const sandbox = new PodSandbox(record, pod, deps);
+    sandbox.#guest = { facts, supportsSeccomp };
+    sandbox.#instanceId = instanceId;
+    sandbox.#stopwatch = new Stopwatch(undefined, timings);
+    sandbox.#live();
+    sandbox.#log.info({ instance: instanceId }, "pod goes on under this node daemon");
+    return sandbox;
+  }
+
+  get record(): SandboxState {
+    return this.#record;
   }
 
   get state(): ShimSandboxStatus["state"] {
@@ -79,7 +96,7 @@ export class PodSandbox {
 
   /** Makes the VM and brings its agent to work. After an error everything is undone. */
   async boot(prepared: PreparedContainer, call: Call): Promise<void> {
-    const { relay } = this.#deps;
+    const { states } = this.#deps;
     const bounded: Call = { ...call, signal: AbortSignal.any([call.signal, this.#life.signal]) };
     try {
       this.#guest = await bootGuest(
@@ -96,19 +113,24 @@ export class PodSandbox {
         prepared,
         bounded,
       );
+      const { supportsSeccomp } = this.#guest;
+      const timings = [...this.#stopwatch.stages];
+      this.#record = {
+        ...this.#record,
+        running: { pod: { ...this.#pod }, instanceId: this.#instanceId, supportsSeccomp, timings },
+      };
+      await states.write(this.#record);
     } catch (error) {
       void this.stop("it could not be started");
       throw error;
     }
-    this.#state = "running";
-    void relay.guestLost(this.id).then(({ reason }) => this.lose(reason));
-    void this.#watchMemory();
+    this.#live();
     this.#log.info({ instance: this.#instanceId, timings: this.#stopwatch.stages }, "pod VM is ready");
   }
 
   /** Creates a container in the guest: root file system, copies of its mounts, CreateContainer. */
   async createContainer(prepared: PreparedContainer, call: Call): Promise<Container> {
-    const { relay, config, now } = this.#deps;
+    const { config } = this.#deps;
     if (this.#state !== "running")
       throw new Fault("failed_precondition", `pod sandbox ${this.record.id} is ${this.#state}`);
     const { request, spec, role, overrides, plan } = prepared;
@@ -134,7 +156,6 @@ export class PodSandbox {
       mountPoint: rootPath,
       shared: false,
     };
-    const deps = { sandboxId: this.id, agent: this.#agent, relay, life: this.#life.signal, log: this.#log, now };
     try {
       await this.#agent.createContainer(
         {
@@ -151,13 +172,23 @@ export class PodSandbox {
       if (this.#stopping !== undefined)
         throw new Fault("failed_precondition", `pod sandbox ${this.record.id} is ${this.#state}`);
     } catch (error) {
-      await removeHalfCreated(deps, request.id);
+      await this.removeHalfCreated(request.id);
       throw error;
     }
     if (first) this.#stopwatch.mark("container");
-    const container = new Container(prepared, { ...deps, onEnd: (ended) => this.#onContainerEnd(ended) });
-    this.#containers.set(request.id, container);
+    return this.#add(containerFacts(prepared));
+  }
+
+  /** A container that an earlier daemon created. @param expected keys of Task calls that will come again */
+  restoreContainer(facts: ContainerFacts, record: ContainerRecord, expected: ReadonlySet<string>): Container {
+    const container = this.#add(facts);
+    container.restore(record, expected);
     return container;
+  }
+
+  /** Undo of a creation that may have reached the guest. */
+  async removeHalfCreated(containerId: string): Promise<void> {
+    await removeHalfCreated({ agent: this.#agent, log: this.#log, life: this.#life.signal }, containerId);
   }
 
   /** Its container has been deleted. */
@@ -203,6 +234,20 @@ export class PodSandbox {
       containers: this.containers.map((c) => ({ id: c.id, state: c.state, exitCode: c.init.exit?.status ?? 0 })),
       timings: this.#stopwatch.stages,
     };
+  }
+
+  #live(): void {
+    this.#state = "running";
+    void this.#deps.relay.guestLost(this.id).then(({ reason }) => this.lose(reason));
+    void this.#watchMemory();
+  }
+
+  #add(facts: ContainerFacts): Container {
+    const { relay, now } = this.#deps;
+    const deps = { sandboxId: this.id, agent: this.#agent, relay, life: this.#life.signal, log: this.#log, now };
+    const container = new Container(facts, { ...deps, onEnd: (ended) => this.#onContainerEnd(ended) });
+    this.#containers.set(facts.id, container);
+    return container;
   }
 
   async #stop(reason: string): Promise<void> {

@@ -20,6 +20,8 @@ export interface ContainerRequest {
   /** From the runtime's options; annotations win. */
   readonly overrides: PodOverrides;
   readonly emit: Emit;
+  /** Writes the container's record, for the next daemon. */
+  readonly save: () => Promise<void>;
 }
 
 /** A request that was looked at from all sides that need no VM. */

@@ -5,6 +5,20 @@ import { type Static, Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
 import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
 
+const closed = { additionalProperties: false } as const;
+
+/** What is known of a pod's VM once its agent answers: with it the next daemon goes on. */
+export const RunningState = Type.Object(
+  {
+    pod: Type.Object({ namespace: Type.String(), name: Type.String(), uid: Type.String() }, closed),
+    instanceId: Type.String(),
+    supportsSeccomp: Type.Boolean(),
+    timings: Type.Array(Type.Object({ stage: Type.String(), ms: Type.Number() }, closed)),
+  },
+  closed,
+);
+export type RunningState = Static<typeof RunningState>;
+
 /** What must outlive the daemon to take a pod's VM down: written before the VM is asked for. */
 export const SandboxState = Type.Object(
   {
@@ -22,10 +36,14 @@ export const SandboxState = Type.Object(
     /** Life of the daemon that made it; another one's are leftovers. */
     daemonGeneration: Type.String(),
     createdAt: Type.String(),
+    /** Absent until the agent has answered. */
+    running: Type.Optional(RunningState),
   },
-  { additionalProperties: false },
+  closed,
 );
 export type SandboxState = Static<typeof SandboxState>;
+
+export type RunningSandboxState = SandboxState & { readonly running: RunningState };
 
 /** First 32 hex digits of sha256(address NUL namespace NUL id): names a task's directory. */
 export function taskKey(address: string, namespace: string, id: string): string {

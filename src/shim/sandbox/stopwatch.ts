@@ -6,7 +6,9 @@ export class Stopwatch {
   readonly #stages: StageTiming[] = [];
   #last: number;
 
-  constructor(clock: () => number = () => performance.now()) {
+  /** @param stages that were measured before */
+  constructor(clock: () => number = () => performance.now(), stages: readonly StageTiming[] = []) {
+    this.#stages.push(...stages);
     this.#clock = clock;
     this.#last = clock();
   }

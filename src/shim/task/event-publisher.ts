@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { withDeadline } from "../../base/call.ts";
 import type { Logger } from "../../base/log.ts";
 import {
@@ -13,6 +14,7 @@ import {
 } from "../../gen/containerd/events/task.ts";
 import type { Codec } from "../../ttrpc/index.ts";
 import type { ContainerEvent } from "../sandbox/index.ts";
+import { EventJournal } from "./event-journal.ts";
 import { EventQueue } from "./event-queue.ts";
 import { timestamp } from "./timestamp.ts";
 
@@ -35,28 +37,40 @@ interface Message {
 export class EventPublisher {
   readonly #log: Logger;
   readonly #now: () => Date;
+  readonly #dir: string;
   readonly #queues = new Map<string, EventQueue>();
 
-  constructor(deps: { readonly log: Logger; readonly now: () => Date }) {
+  constructor(deps: { readonly runDir: string; readonly log: Logger; readonly now: () => Date }) {
+    this.#dir = join(deps.runDir, "events");
     this.#log = deps.log;
     this.#now = deps.now;
   }
 
-  publish(subject: EventSubject, event: ContainerEvent): void {
+  /** Takes up what an earlier daemon did not deliver. Before the first publish. */
+  async restore(): Promise<void> {
+    for (const sink of await EventJournal.sinks(this.#dir)) await this.#queue(sink).restore();
+  }
+
+  /** Resolves when the event is safe from this process's end. */
+  async publish(subject: EventSubject, event: ContainerEvent): Promise<void> {
     const { topic, type, value } = message(subject, event);
     this.#log.debug({ container: subject.containerId, namespace: subject.namespace, topic }, "task event");
     if (subject.sink === "") return;
-    let queue = this.#queues.get(subject.sink);
-    if (queue === undefined) {
-      queue = new EventQueue(subject.sink, this.#log);
-      this.#queues.set(subject.sink, queue);
-    }
-    queue.push({
+    await this.#queue(subject.sink).push({
       timestamp: timestamp(this.#now()),
       namespace: subject.namespace,
       topic,
       event: { typeUrl: `containerd.events.${type}`, value: Buffer.from(value) },
     });
+  }
+
+  #queue(sink: string): EventQueue {
+    let queue = this.#queues.get(sink);
+    if (queue === undefined) {
+      queue = new EventQueue(new EventJournal(this.#dir, sink, this.#log), this.#log);
+      this.#queues.set(sink, queue);
+    }
+    return queue;
   }
 
   /** Waits for what is queued, at most `ms`, then closes. */

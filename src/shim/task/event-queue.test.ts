@@ -7,6 +7,7 @@ import { EventSink, until } from "../../../test/fakes/shim.ts";
 import { silentLogger } from "../../base/log.ts";
 import { TaskOOM } from "../../gen/containerd/events/task.ts";
 import { Code, StatusError } from "../../ttrpc/index.ts";
+import { EventJournal } from "./event-journal.ts";
 import { EventQueue } from "./event-queue.ts";
 
 let dir: string;
@@ -15,7 +16,7 @@ let queue: EventQueue;
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "events-"));
   sink = new EventSink(join(dir, "sock"));
-  queue = new EventQueue(sink.path, silentLogger());
+  queue = new EventQueue(new EventJournal(join(dir, "events"), sink.path, silentLogger()), silentLogger());
 });
 afterEach(async () => {
   queue.close();
@@ -23,9 +24,9 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-const push = (n: number): void => {
+const push = (n: number): Promise<void> => {
   const value = Buffer.from(TaskOOM.encode({ containerId: String(n) }).finish());
-  queue.push({
+  return queue.push({
     timestamp: undefined,
     namespace: "n",
     topic: "/tasks/oom",
@@ -44,31 +45,31 @@ describe("events", () => {
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
       busy--;
     };
-    for (const n of upTo(50)) push(n);
+    for (const n of upTo(50)) void push(n);
     await until(() => sink.events.length === 50);
     assert.deepEqual(arrived(), upTo(50));
   });
 
   it("wait for a containerd that is away, and go on after its restart", async () => {
-    for (const n of upTo(3)) push(n);
+    for (const n of upTo(3)) void push(n);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await sink.listen();
     await until(() => sink.events.length === 3);
     await sink.close();
-    push(3);
+    void push(3);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await sink.listen();
-    push(4);
+    void push(4);
     await until(() => sink.events.length === 5);
     assert.deepEqual(arrived(), upTo(5));
   });
 
   it("go over one connection, also after a pause longer than its deadline", { timeout: 20_000 }, async () => {
     await sink.listen();
-    push(0);
+    void push(0);
     await until(() => sink.events.length === 1);
     await new Promise((resolve) => setTimeout(resolve, 5_500));
-    push(1);
+    void push(1);
     await until(() => sink.events.length === 2);
     assert.equal(sink.connections, 1);
   });
@@ -81,14 +82,15 @@ describe("events", () => {
     sink.beforeEach = async () => {
       if (refusals++ < 5) throw new StatusError(Code.invalidArgument, "no such topic");
     };
-    push(0);
-    push(1);
+    void push(0);
+    void push(1);
     await until(() => sink.events.length === 1, 10_000);
     assert.deepEqual([arrived(), refusals], [[1], 6]);
   });
 
-  it("that are too many are dropped from the oldest on", () => {
-    for (const n of upTo(2_050)) push(n);
+  it("that are too many are dropped from the oldest on", async () => {
+    const kept = upTo(2_050).map((n) => push(n));
     assert.equal(queue.length, 2_048);
+    await Promise.all(kept);
   });
 });

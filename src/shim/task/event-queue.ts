@@ -5,6 +5,7 @@ import { EventsDefinition } from "../../gen/containerd/services/events/ttrpc/v1/
 import type { Envelope } from "../../gen/containerd/types/event.ts";
 import { Code, createClient, StatusError, TtrpcClient } from "../../ttrpc/index.ts";
 import { dialUnix } from "./dial.ts";
+import type { EventJournal, KeptEvent } from "./event-journal.ts";
 
 /** Source: containerd runtime/v2/shim publisher: 5 s per call, 2048 events kept. */
 const FORWARD_MS = 5_000;
@@ -14,37 +15,48 @@ const MAX_REFUSALS = 5;
 const BASE_MS = 100;
 const MAX_MS = 10_000;
 
-/** Delivers events to one containerd, in order, one at a time, over reconnects and restarts of it. */
+/** Delivers events to one containerd, in order, one at a time, over reconnects and restarts of it and of this daemon. */
 export class EventQueue {
-  readonly #path: string;
+  readonly #journal: EventJournal;
   readonly #log: Logger;
-  readonly #events: Envelope[] = [];
+  readonly #events: KeptEvent[] = [];
   readonly #closed = new AbortController();
   #running: Promise<void> | undefined;
   #client: TtrpcClient | undefined;
 
-  constructor(path: string, log: Logger) {
-    this.#path = path;
-    this.#log = log.child({ sink: path });
+  constructor(journal: EventJournal, log: Logger) {
+    this.#journal = journal;
+    this.#log = log.child({ sink: journal.sink });
+  }
+
+  /** Takes up what an earlier daemon did not deliver. Before the first push. */
+  async restore(): Promise<void> {
+    this.#events.push(...(await this.#journal.load()));
+    if (this.#events.length > 0) this.#running ??= this.#run();
   }
 
   get length(): number {
     return this.#events.length;
   }
 
-  push(envelope: Envelope): void {
+  /** Resolves when the event is safe from this process's end. */
+  push(envelope: Envelope): Promise<void> {
     if (this.#events.length >= MAX_EVENTS) {
       // The one in front may be on its way.
       const [lost] = this.#events.splice(1, 1);
-      this.#log.error({ topic: lost?.topic, kept: MAX_EVENTS }, "containerd takes no events, one is lost");
+      this.#log.error({ topic: lost?.envelope.topic, kept: MAX_EVENTS }, "containerd takes no events, one is lost");
+      if (lost !== undefined) this.#journal.remove(lost);
     }
-    this.#events.push(envelope);
+    const { event, kept } = this.#journal.add(envelope);
+    this.#events.push(event);
     this.#running ??= this.#run();
+    return kept;
   }
 
   /** Resolves when all events are delivered, or the call ends. */
   async flush(call: Call): Promise<void> {
-    await race(this.#running ?? Promise.resolve(), call).catch(() => undefined); // what is left then is lost, as said
+    await race(this.#running ?? Promise.resolve(), call).catch(() => undefined); // what is left then is the next daemon's
+    await this.#journal.settled();
   }
 
   close(): void {
@@ -65,24 +77,25 @@ export class EventQueue {
     }
   }
 
-  async #deliver(event: Envelope, delays: { attempt: number; refusals: number }, call: Call): Promise<void> {
+  async #deliver(event: KeptEvent, delays: { attempt: number; refusals: number }, call: Call): Promise<void> {
     try {
-      await this.#forward(event);
+      await this.#forward(event.envelope);
     } catch (err) {
       if (call.signal.aborted) return;
       const refused = err instanceof StatusError && err.code !== Code.deadlineExceeded;
       if (!refused) this.#drop();
       if (!refused || ++delays.refusals < MAX_REFUSALS) {
         this.#log.warn(
-          { err, topic: event.topic, attempt: delays.attempt, waiting: this.#events.length },
+          { err, topic: event.envelope.topic, attempt: delays.attempt, waiting: this.#events.length },
           "event not delivered yet",
         );
         await sleep(backoffMs(delays.attempt++, BASE_MS, MAX_MS), call).catch(() => undefined); // the loop's condition ends it
         return;
       }
-      this.#log.error({ err, topic: event.topic }, "containerd refused an event, it is lost");
+      this.#log.error({ err, topic: event.envelope.topic }, "containerd refused an event, it is lost");
     }
     this.#events.shift();
+    this.#journal.remove(event);
     delays.attempt = 0;
     delays.refusals = 0;
   }
@@ -97,7 +110,7 @@ export class EventQueue {
 
   async #connect(): Promise<TtrpcClient> {
     if (this.#client !== undefined) return this.#client;
-    const socket = await dialUnix(this.#path, withDeadline(FORWARD_MS, { signal: this.#closed.signal }));
+    const socket = await dialUnix(this.#journal.sink, withDeadline(FORWARD_MS, { signal: this.#closed.signal }));
     // An idle connection must not keep the daemon alive.
     socket.unref();
     const client = new TtrpcClient(socket, { log: this.#log });

@@ -1,7 +1,8 @@
+export { DeletedTasks } from "./deleted-tasks.ts";
 export { dialUnix } from "./dial.ts";
 export { dispatch, errorReply, type TaskCaller, type TaskHandlers } from "./dispatch.ts";
 export { type DoorName, parseDoorName } from "./door-name.ts";
 export { EventPublisher } from "./event-publisher.ts";
 export { Pods } from "./pods.ts";
-export { TaskMarks } from "./task-marks.ts";
+export { TaskRecords } from "./task-record.ts";
 export { TaskService } from "./task-service.ts";

@@ -4,16 +4,22 @@ import { background, type Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { newSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
+import type { HeldByRelay } from "../../relay/index.ts";
 import { networkNamespacePath } from "../agent/index.ts";
 import {
   clearMountDir,
   LeftoverVms,
   PodSandbox,
+  type PodSandboxDeps,
   type PreparedContainer,
+  type RunningSandboxState,
   type SandboxState,
   SandboxStateStore,
 } from "../sandbox/index.ts";
 import type { ShimDeps } from "../shim-service.ts";
+
+/** Backends whose VMs are children of the daemon and end with it. */
+const CHILD_VMS: ReadonlySet<string> = new Set(["qemu"]);
 
 /** The pods of this daemon and what earlier ones left. */
 export class Pods {
@@ -50,7 +56,7 @@ export class Pods {
 
   /** A pod that is about to be booted. @throws Fault failed_precondition when its hypervisor is not configured */
   add(owner: { readonly address: string; readonly namespace: string }, prepared: PreparedContainer): PodSandbox {
-    const { config, hypervisors, relay, podNetwork } = this.#deps;
+    const { config, hypervisors, podNetwork } = this.#deps;
     const name = prepared.overrides.hypervisor ?? config.hypervisor;
     const hypervisor = hypervisors.get(name);
     if (hypervisor === undefined) {
@@ -76,18 +82,7 @@ export class Pods {
       daemonGeneration: this.#generation,
       createdAt: now().toISOString(),
     };
-    const deps = {
-      relay,
-      hypervisor,
-      podNetwork,
-      config,
-      states: this.#states,
-      leftovers: this.#leftovers,
-      mountDir: this.#mountDir,
-      log: this.#log,
-      now,
-    };
-    const sandbox = new PodSandbox(record, role.pod, deps);
+    const sandbox = new PodSandbox(record, role.pod, this.#sandboxDeps(hypervisor));
     this.#sandboxes.set(sandbox.id, sandbox);
     return sandbox;
   }
@@ -99,25 +94,76 @@ export class Pods {
     if (sandbox.containers.length === 0) this.#sandboxes.delete(sandbox.id);
   }
 
-  /** Stops what earlier daemons left. */
-  async recover(call: Call): Promise<void> {
+  /**
+   * Goes on with the pods of an earlier daemon whose guests the relay holds and whose first container exists (`whole`
+   * says so), and stops everything else that it left.
+   * @returns when the pods are there; `cleaned` when the rest is stopped, or left to be tried again
+   */
+  async recover(
+    held: HeldByRelay,
+    whole: (sandboxId: string) => boolean,
+    call: Call,
+  ): Promise<{ readonly cleaned: Promise<void> }> {
     await clearMountDir({ mountDir: this.#mountDir, log: this.#log });
     const { states, unreadable } = await this.#states.list();
     for (const path of unreadable)
       this.#log.error({ path }, "state file is not readable; its VM, if any, must be removed by hand");
     // A file that cannot be read may be of a VM that lives: its numbers stay taken too.
-    if (unreadable.length === 0) await this.#deps.podNetwork?.retain(states.map((s) => s.sandboxId));
-    const left = states.filter((s) => s.daemonGeneration !== this.#generation);
-    await Promise.all(left.map((state) => this.#leftovers.release(state, "its node daemon ended", call)));
+    if (unreadable.length === 0) {
+      await this.#deps.podNetwork
+        ?.retain(states.map((s) => s.sandboxId))
+        .catch((err: unknown) => this.#log.error({ err }, "numbers of tunnels that are gone stay taken"));
+    }
+    const left = states.filter((state) => {
+      const { sandboxId, running, hypervisor: name } = state;
+      const facts = held.guests.get(sandboxId as SandboxId);
+      const hypervisor = this.#deps.hypervisors.get(name);
+      if (facts === undefined || running === undefined || hypervisor === undefined || !whole(sandboxId)) return true;
+      const restorable: RunningSandboxState = { ...state, running };
+      const sandbox = PodSandbox.restore(restorable, facts, this.#sandboxDeps(hypervisor));
+      this.#sandboxes.set(sandbox.id, sandbox);
+      return false;
+    });
+    for (const id of held.guests.keys()) {
+      if (this.#sandboxes.has(id) || this.#deps.isForeign?.(id) === true) continue;
+      await this.#deps.relay
+        .disconnectGuest(id)
+        .catch((err: unknown) => this.#log.warn({ err, sandbox: id }, "guest of no pod not disconnected"));
+    }
+    const releases = left.map((state) => this.#leftovers.release(state, "its node daemon ended", call));
+    return { cleaned: Promise.all(releases).then(() => undefined) };
+  }
+
+  /** Says of pods whose VM went with the daemon before this one that they are lost. Call it when their tasks are there. */
+  loseChildren(): void {
+    for (const sandbox of this.#sandboxes.values()) {
+      if (CHILD_VMS.has(sandbox.record.hypervisor)) sandbox.lose("its VM was a child of the node daemon, which ended");
+    }
+  }
+
+  /** Ends the pods that cannot live without this daemon. */
+  async endChildren(reason: string): Promise<void> {
+    const children = this.all.filter((sandbox) => CHILD_VMS.has(sandbox.record.hypervisor));
+    await Promise.all(children.map((sandbox) => sandbox.stop(reason)));
   }
 
   /** Stops what earlier daemons left under an id; this one's own pods are on their way already. */
   async releaseLeft(address: string, namespace: string, id: string): Promise<void> {
     const { states } = await this.#states.read(address, namespace, id);
-    const left = states.filter((s) => s.daemonGeneration !== this.#generation);
+    const left = states.filter((s) => !this.#sandboxes.has(s.sandboxId as SandboxId));
     await Promise.all(
       left.map((state) => this.#leftovers.release(state, "containerd asked to clean it up", background())),
     );
+  }
+
+  #sandboxDeps(hypervisor: PodSandboxDeps["hypervisor"]): PodSandboxDeps {
+    const { relay, podNetwork, config, now = (): Date => new Date() } = this.#deps;
+    const { states, leftovers, mountDir } = {
+      states: this.#states,
+      leftovers: this.#leftovers,
+      mountDir: this.#mountDir,
+    };
+    return { relay, hypervisor, podNetwork, config, states, leftovers, mountDir, log: this.#log, now };
   }
 
   async close(reason: string): Promise<void> {

@@ -390,6 +390,7 @@ describe("other calls", () => {
   it("a payload that is no message is InvalidArgument", async () => {
     const reply = await f.shim.answer(
       {
+        key: "k",
         door: "door",
         connection: 1,
         service: "containerd.task.v2.Task",

@@ -11,24 +11,29 @@ import type {
 } from "../../gen/containerd/task/v2/shim.ts";
 import { Status } from "../../gen/containerd/types/task/task.ts";
 import type { Any } from "../../gen/google/protobuf/any.ts";
-import { OciProcess, OciResources, parseOci } from "../agent/index.ts";
-import { type Container, type Exit, prepareContainer } from "../sandbox/index.ts";
+import { OciResources, parseOci } from "../agent/index.ts";
+import { type Container, type ContainerFacts, type Exit, type PodSandbox, prepareContainer } from "../sandbox/index.ts";
 import type { CleanupResult, ShimDeps } from "../shim-service.ts";
 import { readBundleFile } from "./bundle-file.ts";
+import type { DeletedTasks } from "./deleted-tasks.ts";
 import type { TaskCaller, TaskHandlers } from "./dispatch.ts";
 import type { EventPublisher } from "./event-publisher.ts";
 import type { Pods } from "./pods.ts";
 import { readRuntimeOptions } from "./runtime-options.ts";
-import type { TaskMarks } from "./task-marks.ts";
-import { type Task, TaskTable } from "./task-table.ts";
+import type { TaskRecord, TaskRecords } from "./task-record.ts";
+import { recordOf, type Task, TaskTable } from "./task-table.ts";
 import { timestamp } from "./timestamp.ts";
 
 export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
   readonly pods: Pods;
-  readonly marks: TaskMarks;
+  readonly records: TaskRecords;
+  readonly deleted: DeletedTasks;
   readonly publisher: EventPublisher;
-  /** Reported for every process: ours, as the guest's mean nothing on the node. Never 0. */
-  readonly pid: number;
+  /**
+   * Reported for every process of a new task: the guest's mean nothing on the node. Never 0; of a process that lives as
+   * long as the pod's guest connection.
+   */
+  readonly pid: () => number;
   readonly version: string;
   readonly hostCgroup: "v1" | "v2";
 }
@@ -64,8 +69,13 @@ export class TaskService implements TaskHandlers {
         `checkpoint = "${request.checkpoint || request.parentCheckpoint}": a pod VM cannot be restored from a checkpoint; create the container without`,
       );
     }
+    const createKey = caller.call.requestKey ?? "";
+    const known = this.#tasks.find(caller.address, caller.namespace, request.id);
+    // It comes again because the daemon that did it died before it could say so.
+    if (known?.container !== undefined && createKey !== "" && known.createKey === createKey) return { pid: known.pid };
     const done = deferred<void>();
     const task: Task = {
+      ...{ createKey, pid: this.#deps.pid(), sink: "" },
       address: caller.address,
       namespace: caller.namespace,
       id: request.id,
@@ -77,26 +87,27 @@ export class TaskService implements TaskHandlers {
     };
     this.#tasks.add(task);
     try {
-      await this.#deps.marks.add(task);
+      await this.#save(task);
       await this.#create(task, request, {
         ...caller.call,
         signal: AbortSignal.any([caller.call.signal, task.abort.signal]),
       });
     } catch (error) {
-      await this.#deps.marks.remove(task);
+      await this.#deps.records.remove(task);
       this.#tasks.remove(task);
       this.#deps.log.error({ err: error, container: request.id, namespace: caller.namespace }, "container not created");
       throw error;
     } finally {
       done.resolve();
     }
-    return { pid: this.#deps.pid };
+    return { pid: task.pid };
   };
 
   readonly start: TaskHandlers["start"] = async ({ id, execId }, caller) => {
+    const { pid } = this.#task(id, caller);
     const container = this.#container(id, caller);
     await (execId === "" ? container.start(caller.call) : container.startExec(execId, caller.call));
-    return { pid: this.#deps.pid };
+    return { pid };
   };
 
   readonly state: TaskHandlers["state"] = async ({ id, execId }, caller) => {
@@ -107,7 +118,7 @@ export class TaskService implements TaskHandlers {
     const response: StateResponse = {
       id,
       bundle: task.bundle,
-      pid: this.#deps.pid,
+      pid: task.pid,
       status: STATUS[execId === "" ? container.state : process.state],
       ...process.stdio,
       exitStatus: exit?.status ?? 0,
@@ -118,17 +129,26 @@ export class TaskService implements TaskHandlers {
   };
 
   readonly delete: TaskHandlers["delete"] = async ({ id, execId }, caller) => {
-    const task = this.#task(id, caller);
-    const container = this.#container(id, caller);
-    if (execId !== "") return this.#deleted(await container.deleteExec(execId));
-    const exit = await container.delete(caller.call);
-    await this.#forget(task, container);
-    return this.#deleted(exit);
+    const { deleted } = this.#deps;
+    // An earlier daemon did it and died before it could say so.
+    const before = await deleted.find(caller.call.requestKey);
+    const task = this.#tasks.find(caller.address, caller.namespace, id);
+    const container = task?.container;
+    if (before !== undefined && (task === undefined || (execId !== "" && container?.has(execId) === false)))
+      return answerOfDelete(before.pid, before.exit);
+    const { pid } = this.#task(id, caller);
+    const living = this.#container(id, caller);
+    const remember = (exit: Exit): Promise<void> => deleted.add(caller.call.requestKey, { pid, exit });
+    if (execId !== "") return answerOfDelete(pid, await living.deleteExec(execId, remember));
+    const exit = await living.delete(caller.call);
+    await remember(exit);
+    if (task !== undefined) await this.#forget(task, living);
+    return answerOfDelete(pid, exit);
   };
 
   readonly pids: TaskHandlers["pids"] = async ({ id }, caller) => {
     this.#container(id, caller);
-    return { processes: [{ pid: this.#deps.pid, info: undefined }] };
+    return { processes: [{ pid: this.#task(id, caller).pid, info: undefined }] };
   };
 
   readonly pause: TaskHandlers["pause"] = async ({ id }, caller) => {
@@ -153,7 +173,8 @@ export class TaskService implements TaskHandlers {
   readonly exec: TaskHandlers["exec"] = async (request, caller) => {
     const container = this.#container(request.id, caller);
     if (request.execId === "") throw new Fault("invalid_argument", "exec_id is empty: the new process needs a name");
-    container.addExec(request.execId, readProcess(request), stdio(request));
+    const spec = jsonOf(request.spec, PROCESS_TYPE, "exec spec");
+    await container.addExec(request.execId, spec, stdio(request), caller.call);
     return EMPTY;
   };
 
@@ -187,8 +208,8 @@ export class TaskService implements TaskHandlers {
   };
 
   readonly connect: TaskHandlers["connect"] = async ({ id }, caller) => {
-    this.#task(id, caller);
-    return { shimPid: this.#deps.pid, taskPid: this.#deps.pid, version: this.#deps.version };
+    const { pid } = this.#task(id, caller);
+    return { shimPid: pid, taskPid: pid, version: this.#deps.version };
   };
 
   /** The daemon serves other pods: this only waits for the end of this one's VM, as long as containerd waits. */
@@ -204,6 +225,38 @@ export class TaskService implements TaskHandlers {
     return EMPTY;
   };
 
+  /**
+   * Goes on with the tasks of an earlier daemon.
+   * @param sandboxOf the pods that live on, by sandbox id
+   * @param expected keys of Task calls that will come again
+   */
+  async restore(
+    records: readonly TaskRecord[],
+    sandboxOf: (sandboxId: string) => PodSandbox | undefined,
+    expected: ReadonlySet<string>,
+  ): Promise<void> {
+    for (const record of records) {
+      const sandbox = sandboxOf(record.sandboxId);
+      if (sandbox === undefined || record.container === undefined) {
+        // Nothing of it lives on, or its creation comes again and finds in the guest what there is.
+        if (sandbox !== undefined && !expected.has(record.createKey)) void sandbox.removeHalfCreated(record.id);
+        await this.#deps.records.remove(record);
+        continue;
+      }
+      const { address, namespace, id, bundle, createKey, pid, sink } = record;
+      const task: Task = {
+        ...{ address, namespace, id, bundle, createKey, pid, sink, sandbox },
+        abort: new AbortController(),
+        created: Promise.resolve(),
+        container: undefined,
+      };
+      this.#tasks.add(task);
+      const { role, stdio: streams, messageFile } = record.container;
+      const facts = { id, role, stdio: streams, messageFile, ...this.#reporting(task) };
+      task.container = sandbox.restoreContainer(facts, record.container, expected);
+    }
+  }
+
   /** Dead-shim clean-up: containerd reports the end itself, so no event goes out. */
   async cleanup(address: string, namespace: string, id: string, call: Call): Promise<CleanupResult> {
     const { pods } = this.#deps;
@@ -216,7 +269,8 @@ export class TaskService implements TaskHandlers {
       exit = await this.#cleanupTask(task, bounded);
     }
     await waitFor([pods.releaseLeft(address, namespace, id)], bounded);
-    return { pid: this.#deps.pid, exitStatus: exit?.status ?? 128 + 9, exitedAt: exit?.at ?? new Date() };
+    const pid = task?.pid ?? this.#deps.pid();
+    return { pid, exitStatus: exit?.status ?? 128 + 9, exitedAt: exit?.at ?? new Date() };
   }
 
   async #cleanupTask(task: Task, call: Call): Promise<Exit | undefined> {
@@ -239,17 +293,15 @@ export class TaskService implements TaskHandlers {
   async #create(task: Task, request: CreateTaskRequest, call: Call): Promise<void> {
     const { pods, config } = this.#deps;
     const overrides = await readRuntimeOptions(request.options);
-    const { ttrpcAddress } = await readBundleFile(request.bundle);
-    const subject = { sink: ttrpcAddress, namespace: task.namespace, containerId: request.id, pid: this.#deps.pid };
-    const emit = (event: Parameters<EventPublisher["publish"]>[1]): void =>
-      this.#deps.publisher.publish(subject, event);
+    task.sink = (await readBundleFile(request.bundle)).ttrpcAddress;
+    const reporting = this.#reporting(task);
     const wanted = {
       id: request.id,
       bundle: request.bundle,
       rootfs: request.rootfs,
       stdio: stdio(request),
       overrides,
-      emit,
+      ...reporting,
     };
     const prepared = await prepareContainer(wanted, { maxMiB: config.maxCopyMiB }, call);
     if (prepared.role.containerType === "pod_container") {
@@ -261,6 +313,7 @@ export class TaskService implements TaskHandlers {
         );
       }
       task.sandbox = pod.sandbox;
+      await this.#save(task); // the guest is asked from here on
       task.container = await pod.sandbox.createContainer(prepared, call);
     } else {
       const sandbox = pods.add(task, prepared);
@@ -273,12 +326,35 @@ export class TaskService implements TaskHandlers {
         throw error;
       }
     }
-    emit({ kind: "create", bundle: wanted.bundle, rootfs: wanted.rootfs, stdio: wanted.stdio });
+    await reporting.emit({ kind: "create", bundle: wanted.bundle, rootfs: wanted.rootfs, stdio: wanted.stdio });
+    // After the event: a daemon that finds the container created need not report it.
+    await this.#save(task);
+  }
+
+  #reporting(task: Task): Pick<ContainerFacts, "emit" | "save"> {
+    return {
+      emit: (event) => {
+        const { sink, namespace, id, pid } = task;
+        return this.#deps.publisher.publish({ sink, namespace, containerId: id, pid }, event);
+      },
+      // What is not in the table yet (being created) or any more (deleted) is not written by its processes.
+      save: async () => {
+        if (task.container !== undefined) await this.#save(task);
+      },
+    };
+  }
+
+  async #save(task: Task): Promise<void> {
+    const { address, namespace, id } = task;
+    const snapshot = () => (this.#tasks.find(address, namespace, id) === task ? recordOf(task) : undefined);
+    await this.#deps.records.write(task, snapshot).catch((err: unknown) => {
+      this.#deps.log.error({ err, container: id }, "record of a task not written: a crash now would lose it");
+    });
   }
 
   async #forget(task: Task, container: Container): Promise<void> {
-    await this.#deps.marks.remove(task);
     this.#tasks.remove(task);
+    await this.#deps.records.remove(task);
     task.sandbox?.forget(container);
     if (task.sandbox !== undefined) void this.#deps.pods.settle(task.sandbox);
   }
@@ -290,19 +366,15 @@ export class TaskService implements TaskHandlers {
   #container(id: string, caller: TaskCaller): Container {
     return this.#tasks.container(caller.address, caller.namespace, id);
   }
+}
 
-  #deleted(exit: Exit): DeleteResponse {
-    return { pid: this.#deps.pid, exitStatus: exit.status, exitedAt: timestamp(exit.at) };
-  }
+function answerOfDelete(pid: number, exit: Exit): DeleteResponse {
+  return { pid, exitStatus: exit.status, exitedAt: timestamp(exit.at) };
 }
 
 function stdio(request: CreateTaskRequest | ExecProcessRequest) {
   const { terminal, stdin, stdout, stderr } = request;
   return { terminal, stdin, stdout, stderr };
-}
-
-function readProcess(request: ExecProcessRequest): OciProcess {
-  return parseOci(OciProcess, jsonOf(request.spec, PROCESS_TYPE, "exec spec"), `exec spec of ${request.execId}`);
 }
 
 function readResources(request: UpdateTaskRequest): OciResources {

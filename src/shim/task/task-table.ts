@@ -1,5 +1,6 @@
 import { Fault } from "../../base/fault.ts";
 import type { Container, PodSandbox } from "../sandbox/index.ts";
+import type { TaskRecord } from "./task-record.ts";
 
 /** One task of one containerd: being created, or with its container. */
 export interface Task {
@@ -7,6 +8,12 @@ export interface Task {
   readonly namespace: string;
   readonly id: string;
   readonly bundle: string;
+  /** TaskRequest.key of its Create. */
+  readonly createKey: string;
+  /** What containerd was told. */
+  readonly pid: number;
+  /** Path of containerd's event socket. */
+  sink: string;
   /** Ends the creation. */
   readonly abort: AbortController;
   readonly created: Promise<void>;
@@ -56,6 +63,16 @@ export class TaskTable {
       throw new Fault("failed_precondition", `task ${id} is still being created`, { container: id });
     return task.container;
   }
+}
+
+/** What the next daemon needs of it. */
+export function recordOf(task: Task): TaskRecord {
+  const { address, namespace, id, bundle, createKey, pid, sink, sandbox, container } = task;
+  return {
+    version: 1,
+    ...{ address, namespace, id, bundle, createKey, pid, sink, sandboxId: sandbox?.id ?? "" },
+    ...(container === undefined ? {} : { container: container.record }),
+  };
 }
 
 function keyOf(address: string, namespace: string, id: string): string {

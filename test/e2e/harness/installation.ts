@@ -15,6 +15,10 @@ export interface InstallationOptions {
   readonly shim?: Partial<ShimConfig>;
   /** How VMs are connected; the pod network needs "tap", which "auto" (the default) takes where it works. */
   readonly network?: "auto" | "tap" | "user";
+  /** Redis that the adaptor keeps its records in; without it they are in files. */
+  readonly redisUrl?: string;
+  /** The node daemon takes itself for one that systemd runs. */
+  readonly supervised?: boolean;
 }
 
 /** Files and environment of one kata-remote that shares nothing with another on the same machine. */
@@ -55,6 +59,8 @@ export function install(options: InstallationOptions): Installation {
     KATA_REMOTE_RUN_DIR: runDir,
     KATA_REMOTE_NODE_CONFIG: nodeConfig,
     KATA_REMOTE_ADAPTOR_CONFIG: adaptorConfig,
+    ...(options.supervised === true ? { KATA_REMOTE_SUPERVISED: "1" } : {}),
+    ...(options.redisUrl === undefined ? {} : { REDIS_URL: options.redisUrl }),
   };
   return { folder, runDir, nodeConfig, adaptorConfig, bridges, env };
 }

@@ -128,6 +128,11 @@ export class World {
     return this.processes().find((p) => /kata-remote\.mjs node\b/.test(p.command))?.pid;
   }
 
+  /** The relay process of the node daemon, undefined while none runs. */
+  relayPid(): number | undefined {
+    return this.processes().find((p) => /relay\.mjs /.test(p.command))?.pid;
+  }
+
   vms(): readonly ProcessInfo[] {
     return this.processes().filter((p) => p.command.startsWith("qemu-system") || p.command.includes("/qemu-system"));
   }
