@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
+import { race } from "../../base/retry.ts";
 import type { PodNetns } from "../../podnetwork/index.ts";
 import type { GuestSpec } from "../../relay/index.ts";
 import type { VmAddress } from "../../shim/hypervisor/index.ts";
@@ -17,6 +18,9 @@ const SHIM_MOUNTS = "/run/kata-containers/shared/sandboxes";
 /** Source: wire contract §3.8: what the forwarder listens on unless told otherwise. */
 const FORWARDER_PORT = 15_150;
 
+/** What is known of a guest before it has an address. */
+type GuestFace = Omit<GuestSpec, "addresses" | "port">;
+
 /**
  * Brings the VM of a stock shim's pod up: address, tunnel, guest connection. May run again after any failure.
  * @throws Fault that names the stage
@@ -24,19 +28,22 @@ const FORWARDER_PORT = 15_150;
 export async function startStockPod(deps: StockDeps, state: StockState, call: Call): Promise<VmAddress> {
   const { hypervisor, config } = deps;
   const sandboxId = parseSandboxId(state.sandboxId);
-  const address = await stage("start the pod VM", () =>
+  const starting = stage("start the pod VM", () =>
     hypervisor.startVm(sandboxId, withDeadline(config.startVmTimeoutMs, call)),
   );
+  // Asked for while the VM is made; what fails is asked for once more below, and then says so.
+  const early = guestSpec(deps, state, call).catch(() => undefined);
+  const address = await starting;
   const netns = await inspect(deps, state, call);
   if (state.guest === "stock") {
     // The guest knows its network already, and opens its port only when it has made it: neither waits for the other.
     await Promise.all([
       stage("bring the tunnel up", () => attach(deps, state, netns, address, call)),
-      connectStockPod(deps, state, address, call),
+      connectStockPod(deps, state, address, call, { early }),
     ]);
   } else {
     const plan = await stage("bring the tunnel up", () => attach(deps, state, netns, address, call));
-    await connectStockPod(deps, state, address, call, plan);
+    await connectStockPod(deps, state, address, call, { early, plan });
   }
   hypervisor.reportReady(sandboxId, withDeadline(60_000)).catch((err: unknown) => {
     deps.log.warn({ err, sandbox: sandboxId }, "backend not told that the agent answered");
@@ -50,14 +57,17 @@ export async function connectStockPod(
   state: StockState,
   address: VmAddress,
   call: Call,
-  plan?: object,
+  known: { readonly plan?: object | undefined; readonly early?: Promise<GuestFace | undefined> } = {},
 ): Promise<void> {
   const { relay, config } = deps;
   const port = address.port === FORWARDER_PORT ? config.forwarderPort : address.port;
   const where = `${address.addresses.join(", ")} port ${port}`;
   await stage(`reach the agent of pod VM ${address.instanceId} at ${where}`, async () => {
     const bounded = withDeadline(config.connectTimeoutMs, call);
-    const spec = { ...(await guestSpec(deps, state, bounded)), addresses: address.addresses, port };
+    const { plan } = known;
+    const face =
+      (await race(known.early ?? Promise.resolve(undefined), bounded)) ?? (await guestSpec(deps, state, bounded));
+    const spec = { ...face, addresses: address.addresses, port };
     await relay.connectGuest(plan === undefined ? spec : { ...spec, podNetworkJson: JSON.stringify(plan) }, bounded);
   });
   await openAgentSocket(deps, state);
@@ -74,11 +84,7 @@ export async function openAgentSocket({ relay, config }: StockDeps, state: Stock
   });
 }
 
-async function guestSpec(
-  deps: StockDeps,
-  state: StockState,
-  call: Call,
-): Promise<Omit<GuestSpec, "addresses" | "port">> {
+async function guestSpec(deps: StockDeps, state: StockState, call: Call): Promise<GuestFace> {
   const { hypervisor, tls, guestLostAfterMs: lostAfterMs } = deps;
   const sandboxId = parseSandboxId(state.sandboxId);
   const common = { sandboxId, hostname: state.pod.name, lostAfterMs };

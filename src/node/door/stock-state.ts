@@ -2,7 +2,7 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Static, Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
-import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
+import { mkdirPrivate, readIfThere, removeTemporaries, writeFileAtomic } from "../../base/files.ts";
 import type { Logger } from "../../base/log.ts";
 
 /** What must outlive the daemon of one pod of a stock shim: written before its VM is asked for. */
@@ -55,9 +55,10 @@ export class StockStates {
   /** What an earlier daemon left. A file that cannot be read stays: its VM, if any, must be removed by hand. */
   async list(): Promise<readonly StockState[]> {
     await mkdirPrivate(this.#dir);
+    await removeTemporaries(this.#dir);
     const states: StockState[] = [];
     for (const name of await readdir(this.#dir)) {
-      if (!name.endsWith(SUFFIX)) continue; // a temporary file of a crash
+      if (!name.endsWith(SUFFIX)) continue; // not ours
       const path = join(this.#dir, name);
       try {
         states.push(parseConfig(StockState, JSON.parse((await readIfThere(path)) ?? ""), path));

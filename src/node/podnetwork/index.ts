@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Logger } from "../../base/log.ts";
 import type { PodNetwork } from "../../podnetwork/index.ts";
 import type { PodNetworkConfig } from "./config.ts";
+import { NetlinkNetwork } from "./netlink/index.ts";
 import { NetworkCommands, type NetworkCommandsOptions } from "./network-commands.ts";
 import { VniAllocator } from "./vni-allocator.ts";
 import { VxlanPodNetwork } from "./vxlan-pod-network.ts";
@@ -14,6 +15,8 @@ export interface PodNetworkOptions extends NetworkCommandsOptions {
   /** Which numbers are taken is kept here. */
   readonly stateDir: string;
   readonly log: Logger;
+  /** false: `ip` and `tc` only, as where koffi is not installed. */
+  readonly netlink?: boolean;
 }
 
 /** The node's pod network as it is configured; undefined when pods shall have none. */
@@ -22,5 +25,6 @@ export function openPodNetwork(options: PodNetworkOptions): PodNetwork | undefin
   if (config.tunnel === "none") return undefined;
   const { port, firstVni, bypassConntrack } = config;
   const vnis = new VniAllocator({ path: join(stateDir, "vnis.json"), first: firstVni });
-  return new VxlanPodNetwork({ commands: new NetworkCommands(options), vnis, port, bypassConntrack, log });
+  const netlink = options.netlink === false ? undefined : new NetlinkNetwork({ hostNetns: options.hostNetns, log });
+  return new VxlanPodNetwork({ commands: new NetworkCommands(options), netlink, vnis, port, bypassConntrack, log });
 }

@@ -22,7 +22,7 @@ interface Filter {
 }
 
 /** Priority of our filters; a CNI's own, if any, come before. */
-const PREF = 4711;
+export const PREF = 4711;
 
 /** The number is in use by a device on this host that is not this pod's. */
 export class VniInUse extends Error {}

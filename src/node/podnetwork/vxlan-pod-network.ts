@@ -1,4 +1,4 @@
-import type { Call } from "../../base/call.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
 import { Mutex } from "../../base/mutex.ts";
@@ -12,14 +12,17 @@ import {
   type TunnelReservation,
 } from "../../podnetwork/index.ts";
 import { ConntrackBypass } from "./conntrack-bypass.ts";
+import type { NetlinkNetwork } from "./netlink/index.ts";
 import type { NetworkCommands } from "./network-commands.ts";
 import { type IpLink, type IpNeighbour, type IpRoute, readNetns } from "./read-netns.ts";
 import type { VniAllocator } from "./vni-allocator.ts";
-import { areFree, ensureLinks, removeLinks, type TunnelLink, VniInUse } from "./vxlan-links.ts";
-import { workerAddress } from "./worker-address.ts";
+import { areFree, ensureLinks, removeLinks, type TunnelEnds, type TunnelLink, VniInUse } from "./vxlan-links.ts";
+import { type HostNetwork, workerAddress } from "./worker-address.ts";
 
 export interface VxlanPodNetworkDeps {
   readonly commands: NetworkCommands;
+  /** The fast way; absent: everything is done with `ip` and `tc`. */
+  readonly netlink?: NetlinkNetwork | undefined;
   readonly vnis: VniAllocator;
   /** UDP, on both ends. */
   readonly port: number;
@@ -30,6 +33,9 @@ export interface VxlanPodNetworkDeps {
 
 /** Bytes that a tunnel adds inside of the outer packet: IP, UDP, VXLAN, inner Ethernet. Source: RFC 7348 §4.1 and §5. */
 const OVERHEAD = { 4: 50, 6: 70 } as const;
+/** When connection tracking is told, and how long that may take, ms. */
+const BYPASS_AFTER_MS = 1000;
+const BYPASS_MS = 60_000;
 /** Several daemons on one host (in tests) count from the same number. */
 const VNI_ATTEMPTS = 1024;
 /** Source: RFC 8200 §5, RFC 791. */
@@ -42,16 +48,21 @@ export class VxlanPodNetwork implements PodNetwork {
   /** One change at a time for each sandbox: a stop may come while it is being attached. */
   readonly #locks = new Map<string, Mutex>();
 
+  /** Rules that are about to be made. */
+  readonly #bypassing = new Map<string, NodeJS.Timeout>();
+
   constructor(deps: VxlanPodNetworkDeps) {
     this.#deps = deps;
     this.#bypass = new ConntrackBypass(deps);
   }
 
   async inspect(netnsPath: string, call: Call): Promise<PodNetns | undefined> {
-    const { commands } = this.#deps;
+    const { commands, netlink } = this.#deps;
     const ask = <T>(args: readonly string[]): Promise<readonly T[]> =>
       commands.podJson<T>(netnsPath, "ip", ["-json", "-d", ...args], call);
     try {
+      const read = await netlink?.inspect(await commands.reachable(netnsPath));
+      if (read !== undefined) return readNetns(read, `network namespace ${netnsPath}`);
       const [links, routes4, routes6, neighbours] = await Promise.all([
         ask<IpLink>(["address", "show"]),
         ask<IpRoute>(["-N", "-4", "route", "show", "table", "main"]),
@@ -73,11 +84,11 @@ export class VxlanPodNetwork implements PodNetwork {
     hostInterface: string | undefined,
     call: Call,
   ): Promise<TunnelReservation> {
-    const { commands, vnis, port } = this.#deps;
-    const { address, dedicated } = await workerAddress(commands, hostInterface, call);
+    const { vnis, port } = this.#deps;
+    const { address, dedicated } = await workerAddress(await this.#host(call), hostInterface);
     let given = await vnis.take(target.sandboxId, count);
     // The guest cannot be told others later: what another program of this host uses is passed over now.
-    for (let attempt = 1; !(await areFree(commands, target.netnsPath, given, port, call)); attempt++) {
+    for (let attempt = 1; !(await this.#areFree(target.netnsPath, given, call)); attempt++) {
       if (attempt >= VNI_ATTEMPTS) throw toldAlready(given);
       given = await vnis.replace(target.sandboxId);
     }
@@ -91,19 +102,19 @@ export class VxlanPodNetwork implements PodNetwork {
     call: Call,
   ): Promise<PodNetworkPlan | undefined> {
     return await this.#lock(target.sandboxId).run(async () => {
-      const { commands, port, vnis, bypassConntrack } = this.#deps;
+      const { port, vnis } = this.#deps;
       const remote = guestAddresses[0];
       const underlay = remote === undefined ? undefined : await this.#underlay(remote, call);
       if (remote === undefined || underlay === undefined) return undefined;
       const ends = { local: underlay.local, remote, port };
-      if (bypassConntrack) await this.#bypass.ensure(target.sandboxId, remote, port, call);
+      this.#keepFromConntrack(target.sandboxId, remote);
       let given = await vnis.take(target.sandboxId, found.interfaces.length);
       for (let attempt = 1; ; attempt++) {
         try {
           const links = found.interfaces.map(
             ({ name, mtu }, index): TunnelLink => ({ podInterface: name, mtu, vni: given[index] ?? 0 }),
           );
-          await ensureLinks(commands, target.netnsPath, links, ends, call);
+          await this.#ensureLinks(target.netnsPath, links, ends, call);
           break;
         } catch (e) {
           if (!(e instanceof VniInUse) || attempt >= VNI_ATTEMPTS) throw e;
@@ -130,6 +141,8 @@ export class VxlanPodNetwork implements PodNetwork {
       } catch (e) {
         if (!(e instanceof Fault) || e.code !== "not_found") throw e; // else the links went with the namespace
       }
+      clearTimeout(this.#bypassing.get(target.sandboxId));
+      this.#bypassing.delete(target.sandboxId);
       if (bypassConntrack) await this.#bypass.remove(target.sandboxId, call);
     });
     this.#locks.delete(target.sandboxId);
@@ -143,9 +156,69 @@ export class VxlanPodNetwork implements PodNetwork {
     await this.#deps.vnis.retain(sandboxIds);
   }
 
+  async #ensureLinks(netnsPath: string, links: readonly TunnelLink[], ends: TunnelEnds, call: Call): Promise<void> {
+    const { commands, netlink } = this.#deps;
+    if ((await netlink?.attach(await commands.reachable(netnsPath), links, ends)) === undefined)
+      await ensureLinks(commands, netnsPath, links, ends, call);
+  }
+
+  /** Numbers that are free stay taken where the fast way works: the devices wait for their peer. */
+  async #areFree(netnsPath: string, vnis: readonly number[], call: Call): Promise<boolean> {
+    const { commands, netlink, port } = this.#deps;
+    try {
+      if ((await netlink?.reserve(await commands.reachable(netnsPath), vnis, port)) !== undefined) return true;
+    } catch (e) {
+      if (e instanceof VniInUse) return false;
+      throw e;
+    }
+    return areFree(commands, netnsPath, vnis, port, call);
+  }
+
+  async #host(call: Call): Promise<HostNetwork> {
+    const { commands, netlink } = this.#deps;
+    const known = await netlink?.hostDefaults();
+    if (known !== undefined)
+      return {
+        defaultRoutes: async () => known.routes,
+        link: async (device) => {
+          const link = known.links.find((l) => l.ifname === device);
+          if (link === undefined) throw new Fault("not_found", `there is no interface ${device}`);
+          return link;
+        },
+      };
+    return {
+      defaultRoutes: () => commands.hostJson<IpRoute>("ip", ["-json", "-4", "route", "show", "default"], call),
+      link: async (device) =>
+        (await commands.hostJson<IpLink>("ip", ["-json", "-4", "address", "show", "dev", device], call))[0],
+    };
+  }
+
+  /**
+   * A while behind the attach, which does not need it: it is several programs, each of which holds this process up, and
+   * packets that come before it are only counted.
+   */
+  #keepFromConntrack(sandboxId: string, remote: string): void {
+    const { bypassConntrack, port, log } = this.#deps;
+    if (!bypassConntrack) return;
+    clearTimeout(this.#bypassing.get(sandboxId));
+    const ensure = async (): Promise<void> => {
+      this.#bypassing.delete(sandboxId);
+      try {
+        await this.#bypass.ensure(sandboxId, remote, port, withDeadline(BYPASS_MS));
+      } catch (err) {
+        const message = "connection tracking sees a pod's tunnel: iptables did not take its rules";
+        log.warn({ err, sandbox: sandboxId, remote }, message);
+      }
+    };
+    this.#bypassing.set(sandboxId, setTimeout(() => void ensure(), BYPASS_AFTER_MS).unref());
+  }
+
   /** How this host reaches the VM; undefined when packets would not leave it (user-mode network: loopback). */
   async #underlay(remote: string, call: Call): Promise<{ readonly local: string; readonly mtu: number } | undefined> {
-    const { commands } = this.#deps;
+    const { commands, netlink } = this.#deps;
+    const path = await netlink?.path(remote);
+    if (path?.local === true) return undefined;
+    if (path !== undefined && path.source !== "") return { local: path.source, mtu: path.mtu };
     interface Found extends IpRoute {
       readonly type?: string;
     }

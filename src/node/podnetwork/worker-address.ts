@@ -1,8 +1,14 @@
 import { isIPv4 } from "node:net";
-import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
-import type { NetworkCommands } from "./network-commands.ts";
 import type { IpLink, IpRoute } from "./read-netns.ts";
+
+/** What is asked of this host's network. */
+export interface HostNetwork {
+  /** Default routes of the main table, IPv4. */
+  readonly defaultRoutes: () => Promise<readonly IpRoute[]>;
+  /** With its IPv4 addresses. */
+  readonly link: (device: string) => Promise<IpLink | undefined>;
+}
 
 /**
  * This host's end of tunnels, for guests that are told it before they have an address: the first IPv4 address of the
@@ -12,11 +18,10 @@ import type { IpLink, IpRoute } from "./read-netns.ts";
  * Source: wire contract §3.11
  */
 export async function workerAddress(
-  commands: Pick<NetworkCommands, "hostJson">,
+  host: HostNetwork,
   hostInterface: string | undefined,
-  call: Call,
 ): Promise<{ readonly address: string; readonly dedicated: boolean }> {
-  const routes = await commands.hostJson<IpRoute>("ip", ["-json", "-4", "route", "show", "default"], call);
+  const routes = await host.defaultRoutes();
   const primary = [...routes].sort((a, b) => (a.metric ?? 0) - (b.metric ?? 0))[0]?.dev;
   const device = hostInterface ?? primary;
   if (device === undefined) {
@@ -24,12 +29,10 @@ export async function workerAddress(
       "this host has no default IPv4 route, by which the worker's end of tunnels is found: name the interface in stock.hostInterface";
     throw new Fault("failed_precondition", message);
   }
-  const [link] = await commands
-    .hostJson<IpLink>("ip", ["-json", "-4", "address", "show", "dev", device], call)
-    .catch((cause: unknown) => {
-      const message = `this host's interface ${device} cannot be read: correct stock.hostInterface`;
-      throw new Fault("failed_precondition", message, {}, { cause });
-    });
+  const link = await host.link(device).catch((cause: unknown) => {
+    const message = `this host's interface ${device} cannot be read: correct stock.hostInterface`;
+    throw new Fault("failed_precondition", message, {}, { cause });
+  });
   const found = link?.addr_info?.find((a) => isIPv4(a.local));
   if (found === undefined)
     throw new Fault(

@@ -1,0 +1,2 @@
+export { NetlinkNetwork } from "./netlink-network.ts";
+export { NetlinkError } from "./netlink-socket.ts";
