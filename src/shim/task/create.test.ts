@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
-import { baseSpec, ShimFixture, until } from "../../../test/fakes/shim.ts";
+import { baseSpec, rejectsStatus, ShimFixture, until } from "../../../test/fakes/shim.ts";
 import { Fault } from "../../base/fault.ts";
 import { Code, StatusError } from "../../ttrpc/index.ts";
 
@@ -12,20 +12,6 @@ beforeEach(async () => {
 });
 afterEach(() => f.close());
 
-async function run(id = "c1", namespace = "default"): Promise<void> {
-  const task = f.task({ namespace });
-  await task.create(await f.createRequest(id, undefined, namespace));
-  await task.start({ id, execId: "" });
-}
-
-const rejects = (work: Promise<unknown>, code: number, message: RegExp): Promise<void> =>
-  assert.rejects(work, (e: unknown) => {
-    assert.ok(e instanceof StatusError, String(e));
-    assert.match(e.message, message);
-    assert.equal(e.code, code, e.message);
-    return true;
-  });
-
 describe("a creation that fails", () => {
   const gone = async (): Promise<void> => {
     await until(() => f.shim.sandboxCount() === 0);
@@ -34,7 +20,7 @@ describe("a creation that fails", () => {
       f.hypervisor.requests.map((r) => r.sandboxId),
     );
     assert.deepEqual(await readdir(join(f.runDir, "tasks")), []);
-    await run("next");
+    await f.run("next");
   };
 
   it("in startVm: names the backend's reason, leaves nothing, the next works", async () => {
@@ -42,7 +28,7 @@ describe("a creation that fails", () => {
       f.hypervisor.beforeStart = async () => {};
       throw new Fault("resource_exhausted", "no capacity in zone a: 0 of 4 m6a.large");
     };
-    await rejects(
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1")),
       Code.resourceExhausted,
       /cannot start the pod VM .*: no capacity in zone a/,
@@ -56,7 +42,7 @@ describe("a creation that fails", () => {
       f.relay.beforeConnect = async () => {};
       await new Promise((_, reject) => call.signal.addEventListener("abort", () => reject(call.signal.reason)));
     };
-    await rejects(
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1")),
       Code.deadlineExceeded,
       /cannot reach the agent of pod VM vm-1 at 192\.0\.2\.1 port 15150 \(last stage: address; see: kata-remote console /,
@@ -70,7 +56,7 @@ describe("a creation that fails", () => {
       setImmediate(() => f.shim.onVmLoss({ sandboxId: spec.sandboxId, reason: "QEMU ended with signal 9" }));
       await new Promise((_, reject) => call.signal.addEventListener("abort", () => reject(call.signal.reason)));
     };
-    await rejects(f.task().create(await f.createRequest("c1")), Code.unavailable, /QEMU ended with signal 9/);
+    await rejectsStatus(f.task().create(await f.createRequest("c1")), Code.unavailable, /QEMU ended with signal 9/);
     await gone();
   });
 
@@ -84,7 +70,7 @@ describe("a creation that fails", () => {
       f.relay.newAgent = newAgent;
       return agent;
     };
-    await rejects(
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1")),
       Code.unknown,
       /the guest could not create container c1: No space left/,
@@ -97,7 +83,7 @@ describe("a creation that fails", () => {
       f.relay.beforeSendTree = async () => {};
       throw new Fault("resource_exhausted", "the guest's disk is full: 0 of 4096 MiB left");
     };
-    await rejects(
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1")),
       Code.resourceExhausted,
       /root file system of container c1 did not reach its pod VM: the guest's disk is full/,
@@ -118,7 +104,7 @@ describe("a creation that fails", () => {
 
   it("because the backend does not exist", async () => {
     const annotations = { "io.katacontainers.config.runtime.hypervisor_name": "firecracker" };
-    await rejects(
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1", (s) => ({ ...s, annotations }))),
       Code.invalidArgument,
       /hypervisor_name = "firecracker" is not valid: "remote" or "qemu"/,
@@ -149,12 +135,12 @@ describe("bad input", () => {
     code: number,
     message: RegExp,
   ): Promise<void> => {
-    await rejects(f.task().create(await f.createRequest("c1", spec)), code, message);
+    await rejectsStatus(f.task().create(await f.createRequest("c1", spec)), code, message);
     assert.deepEqual(f.hypervisor.requests, []);
   };
 
   it("an id that is none", async () => {
-    await rejects(
+    await rejectsStatus(
       f.task().create({ ...(await f.createRequest("ok")), id: "../x" }),
       Code.invalidArgument,
       /container id "\.\.\/x" is not valid/,
@@ -163,15 +149,15 @@ describe("bad input", () => {
 
   it("config.json that is missing, no JSON, or wrong", async () => {
     const request = await f.createRequest("c1");
-    await rejects(
+    await rejectsStatus(
       f.task().create({ ...request, bundle: join(f.dir, "none") }),
       Code.invalidArgument,
       /none\/config\.json cannot be read/,
     );
     await writeFile(join(request.bundle, "config.json"), "{]");
-    await rejects(f.task().create(request), Code.invalidArgument, /config\.json is not JSON/);
+    await rejectsStatus(f.task().create(request), Code.invalidArgument, /config\.json is not JSON/);
     await writeFile(join(request.bundle, "config.json"), JSON.stringify({ ...baseSpec(), process: { args: ["sh"] } }));
-    await rejects(
+    await rejectsStatus(
       f.task().create(request),
       Code.invalidArgument,
       /config\.json: process must have required properties cwd/,
@@ -183,7 +169,7 @@ describe("bad input", () => {
       ...(await f.createRequest("c1")),
       options: { typeUrl: "some.other.Options", value: Buffer.alloc(0) },
     };
-    await rejects(
+    await rejectsStatus(
       f.task().create(request),
       Code.invalidArgument,
       /runtime options of type "some\.other\.Options" are not known/,

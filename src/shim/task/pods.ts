@@ -105,6 +105,7 @@ export class Pods {
     call: Call,
   ): Promise<{ readonly cleaned: Promise<void> }> {
     await clearMountDir({ mountDir: this.#mountDir, log: this.#log });
+    await this.#states.removeTemporaries();
     const { states, unreadable } = await this.#states.list();
     for (const path of unreadable)
       this.#log.error({ path }, "state file is not readable; its VM, if any, must be removed by hand");

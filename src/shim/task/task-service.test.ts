@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
-import { ShimFixture, until } from "../../../test/fakes/shim.ts";
+import { rejectsStatus, ShimFixture, until } from "../../../test/fakes/shim.ts";
 import { background } from "../../base/call.ts";
 import { Metrics as MetricsV1 } from "../../gen/containerd/cgroups/v1/metrics.ts";
 import { Metrics as MetricsV2 } from "../../gen/containerd/cgroups/v2/metrics.ts";
@@ -28,24 +28,10 @@ const execRequest = (id: string, execId: string, extra = {}) => ({
   ...extra,
 });
 
-async function run(id = "c1", namespace = "default"): Promise<void> {
-  const task = f.task({ namespace });
-  await task.create(await f.createRequest(id, undefined, namespace));
-  await task.start({ id, execId: "" });
-}
-
-const rejects = (work: Promise<unknown>, code: number, message: RegExp): Promise<void> =>
-  assert.rejects(work, (e: unknown) => {
-    assert.ok(e instanceof StatusError, String(e));
-    assert.match(e.message, message);
-    assert.equal(e.code, code, e.message);
-    return true;
-  });
-
 describe("a container alone (ctr)", () => {
   it("runs from create to delete and takes its VM with it", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     const wait = task.wait({ id: "c1", execId: "" });
     f.relay.agent.end("c1", 37);
     assert.equal((await wait).exitStatus, 37);
@@ -59,7 +45,7 @@ describe("a container alone (ctr)", () => {
 
   it("reports its events in order", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     f.relay.agent.end("c1", 3);
     await task.wait({ id: "c1", execId: "" });
     await task.delete({ id: "c1", execId: "" });
@@ -71,7 +57,7 @@ describe("a container alone (ctr)", () => {
   });
 
   it("goes through the handshake in kata's order", async () => {
-    await run();
+    await f.run();
     const order = ["Check", "CreateSandbox", "GetGuestDetails", "CreateContainer", "StartContainer"];
     assert.deepEqual(
       f.relay.agent.calls.filter((c) => order.includes(c)),
@@ -80,7 +66,7 @@ describe("a container alone (ctr)", () => {
   });
 
   it("has its root file system as first storage", async () => {
-    await run();
+    await f.run();
     const created = f.relay.agent.created.get("c1");
     const [root] = created?.storages ?? [];
     assert.deepEqual(
@@ -93,7 +79,7 @@ describe("a container alone (ctr)", () => {
   it("publishes the exit before its VM is stopped", async () => {
     let stop = (): void => {};
     f.hypervisor.beforeStop = () => new Promise((resolve) => (stop = resolve));
-    await run();
+    await f.run();
     f.relay.agent.end("c1", 0);
     await until(() => f.sink.topics.includes("/tasks/exit"));
     assert.deepEqual(f.hypervisor.stopped, []);
@@ -108,13 +94,13 @@ describe("a container alone (ctr)", () => {
       const path = join(f.runDir, "tasks", key as string, `${request.sandboxId}.json`);
       states = [await readFile(path, "utf8"), ((await stat(path)).mode & 0o777).toString(8)];
     };
-    await run();
+    await f.run();
     assert.equal((JSON.parse(states[0] as string) as { id: string }).id, "c1");
     assert.equal(states[1], "600");
   });
 
   it("tells its status with the time that each stage took", async () => {
-    await run();
+    await f.run();
     const [status] = f.shim.status();
     assert.deepEqual(
       [status?.state, status?.instanceId, status?.guestBootId, status?.hypervisor, status?.containerdAddress],
@@ -150,7 +136,7 @@ describe("state, wait and kill", () => {
 
   it("every waiter gets the same answer, also after the exit", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     const waits = [1, 2, 3].map(() => task.wait({ id: "c1", execId: "" }));
     f.relay.agent.end("c1", 9);
     const answers = [...(await Promise.all(waits)), await task.wait({ id: "c1", execId: "" })];
@@ -162,7 +148,7 @@ describe("state, wait and kill", () => {
 
   it("kill of an ended container is success and does not reach the guest", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     f.relay.agent.end("c1", 0);
     await task.wait({ id: "c1", execId: "" });
     await task.kill({ id: "c1", execId: "", signal: 9, all: false });
@@ -173,14 +159,14 @@ describe("state, wait and kill", () => {
   });
 
   it("kill with SIGKILL reaches the whole container", async () => {
-    await run();
+    await f.run();
     await f.task().kill({ id: "c1", execId: "", signal: 9, all: true });
     assert.equal((await f.task().wait({ id: "c1", execId: "" })).exitStatus, 137);
   });
 
   it("a killed container whose output nobody takes ends all the same", { timeout: 20_000 }, async () => {
     f.relay.stuckOutput = true;
-    await run();
+    await f.run();
     await f.task().kill({ id: "c1", execId: "", signal: 9, all: true });
     assert.equal((await f.task().wait({ id: "c1", execId: "" })).exitStatus, 137);
   });
@@ -188,7 +174,7 @@ describe("state, wait and kill", () => {
   it("kill of a container that was not started ends it", async () => {
     const task = f.task();
     await task.create(await f.createRequest("c1"));
-    await rejects(
+    await rejectsStatus(
       task.kill({ id: "c1", execId: "", signal: 10, all: false }),
       Code.failedPrecondition,
       /container c1 cannot get signal 10: it is not started/,
@@ -199,7 +185,7 @@ describe("state, wait and kill", () => {
   });
 
   it("delete of a running container kills it", async () => {
-    await run();
+    await f.run();
     assert.equal((await f.task().delete({ id: "c1", execId: "" })).exitStatus, 137);
     await until(() => f.hypervisor.stopped.length === 1);
   });
@@ -210,7 +196,7 @@ describe("state, wait and kill", () => {
     f.relay.agent.on.startContainer = async () => {
       throw new StatusError(Code.notFound, "exec: nope: not found\n\nStack backtrace:\n   0: <unknown>");
     };
-    await rejects(
+    await rejectsStatus(
       task.start({ id: "c1", execId: "" }),
       Code.unknown,
       /^the guest could not start container c1: exec: nope: not found$/,
@@ -226,7 +212,7 @@ describe("state, wait and kill", () => {
     const task = f.task();
     await task.create({ ...(await f.createRequest("c1")), stdout: "binary:///logger" });
     const { agent } = f.relay;
-    await rejects(task.start({ id: "c1", execId: "" }), Code.unimplemented, /binary:\/\/\/logger/);
+    await rejectsStatus(task.start({ id: "c1", execId: "" }), Code.unimplemented, /binary:\/\/\/logger/);
     assert.deepEqual(agent.signals[0], { containerId: "c1", execId: "", signal: 9 });
   });
 });
@@ -234,7 +220,7 @@ describe("state, wait and kill", () => {
 describe("exec", () => {
   it("runs beside the container with a name of its own in the guest", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     await task.exec(execRequest("c1", "e1"));
     await task.start({ id: "c1", execId: "e1" });
     const [inGuest] = f.relay.agent.execIds("c1");
@@ -250,18 +236,22 @@ describe("exec", () => {
 
   it("refuses a name twice, and takes it again after its deletion", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     await task.exec(execRequest("c1", "e1"));
-    await rejects(task.exec(execRequest("c1", "e1")), Code.alreadyExists, /container c1 has a process "e1" already/);
+    await rejectsStatus(
+      task.exec(execRequest("c1", "e1")),
+      Code.alreadyExists,
+      /container c1 has a process "e1" already/,
+    );
     await task.delete({ id: "c1", execId: "e1" });
     await task.exec(execRequest("c1", "e1"));
   });
 
   it("names what is wrong with its spec", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     const wrong = (spec: ReturnType<typeof json>, message: RegExp) =>
-      rejects(task.exec(execRequest("c1", "e1", { spec })), Code.invalidArgument, message);
+      rejectsStatus(task.exec(execRequest("c1", "e1", { spec })), Code.invalidArgument, message);
     await wrong(json(PROCESS, { args: [], cwd: "/" }), /exec spec of e1: process\.args|exec spec of e1: args/);
     await wrong(json("some/Other", {}), /exec spec is of type "some\/Other"/);
     await wrong({ typeUrl: PROCESS, value: Buffer.from("{") }, /exec spec of e1 is not JSON/);
@@ -269,8 +259,8 @@ describe("exec", () => {
 
   it("applies the size that a terminal was given before its start", async () => {
     const task = f.task();
-    await run();
-    await rejects(
+    await f.run();
+    await rejectsStatus(
       task.resizePty({ id: "c1", execId: "", width: 80, height: 24 }),
       Code.failedPrecondition,
       /has no terminal/,
@@ -290,10 +280,10 @@ describe("exec", () => {
 
   it("kills only that process", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     await task.exec(execRequest("c1", "e1"));
     await task.start({ id: "c1", execId: "e1" });
-    await rejects(
+    await rejectsStatus(
       task.delete({ id: "c1", execId: "e1" }),
       Code.failedPrecondition,
       /process "e1" of container c1 is running; kill it first/,
@@ -304,7 +294,7 @@ describe("exec", () => {
   });
 
   it("closes stdin through the relay", async () => {
-    await run();
+    await f.run();
     await f.task().closeIO({ id: "c1", execId: "", stdin: true });
     assert.equal(f.relay.closedStdin.length, 1);
   });
@@ -313,7 +303,7 @@ describe("exec", () => {
 describe("other calls", () => {
   it("Connect, Pids and Stats answer in containerd's form", async () => {
     const task = f.task();
-    await run();
+    await f.run();
     const connected = await task.connect({ id: "c1" });
     assert.deepEqual([connected.shimPid, connected.taskPid], [process.pid, process.pid]);
     assert.deepEqual(
@@ -327,9 +317,9 @@ describe("other calls", () => {
   });
 
   it("serves the v3 name too, and no other", async () => {
-    await run();
+    await f.run();
     assert.equal((await f.task({ service: "containerd.task.v3.Task" }).connect({ id: "c1" })).shimPid, process.pid);
-    await rejects(
+    await rejectsStatus(
       f.task({ service: "containerd.task.v4.Task" }).connect({ id: "c1" }),
       Code.unimplemented,
       /containerd\.task\.v4\.Task\/Connect/,
@@ -337,7 +327,7 @@ describe("other calls", () => {
   });
 
   it("Update passes limits on without the node's CPU sets", async () => {
-    await run();
+    await f.run();
     let seen: unknown;
     f.relay.agent.on.updateContainer = async ({ resources }) => {
       seen = [resources?.Memory?.Limit, resources?.CPU?.Quota, resources?.CPU?.Cpus];
@@ -352,14 +342,14 @@ describe("other calls", () => {
   });
 
   it("reports a kill for lack of memory", async () => {
-    await run();
+    await f.run();
     f.relay.agent.oom("c1");
     await until(() => f.sink.topics.includes("/tasks/oom"));
   });
 
   for (const method of ["start", "state", "delete", "kill", "wait", "connect", "pids", "stats", "pause"] as const) {
     it(`${method} of an unknown id is NotFound`, async () => {
-      await rejects(
+      await rejectsStatus(
         f.task()[method]({ id: "none", execId: "", signal: 9, all: false }),
         Code.notFound,
         /there is no task none/,
@@ -368,23 +358,38 @@ describe("other calls", () => {
   }
 
   it("Shutdown of what still exists, or never did, is success", async () => {
-    await run();
+    await f.run();
     await f.task().shutdown({ id: "c1", now: false });
     await f.task().shutdown({ id: "none", now: true });
     assert.equal((await f.task().state({ id: "c1", execId: "" })).status, Status.RUNNING);
   });
 
   it("a checkpoint is refused by name", async () => {
-    await rejects(
+    await rejectsStatus(
       f.task().create({ ...(await f.createRequest("c1")), checkpoint: "/cp" }),
       Code.unimplemented,
       /checkpoint = "\/cp"/,
     );
-    await rejects(
+    await rejectsStatus(
       f.task().checkpoint({ id: "c1", path: "/cp", options: undefined }),
       Code.unimplemented,
       /cannot be checkpointed/,
     );
+  });
+
+  it("a path with a NUL byte, or a bundle that is none, is InvalidArgument by its field's name", async () => {
+    const request = await f.createRequest("c1");
+    for (const [field, value] of [
+      ["bundle", `${request.bundle}\0x`],
+      ["bundle", "relative"],
+      ["stdout", "/o\0"],
+    ] as const)
+      await rejectsStatus(
+        f.task().create({ ...request, [field]: value }),
+        Code.invalidArgument,
+        new RegExp(`^${field} = `),
+      );
+    assert.equal(f.shim.sandboxCount(), 0);
   });
 
   it("a payload that is no message is InvalidArgument", async () => {
@@ -407,8 +412,8 @@ describe("other calls", () => {
 
 describe("equal ids", () => {
   it("are refused in one namespace", async () => {
-    await run();
-    await rejects(
+    await f.run();
+    await rejectsStatus(
       f.task().create(await f.createRequest("c1")),
       Code.alreadyExists,
       /task c1 exists already in namespace default/,
@@ -416,8 +421,8 @@ describe("equal ids", () => {
   });
 
   it("live side by side in two namespaces and two containerds", async () => {
-    await run("c1", "one");
-    await run("c1", "two");
+    await f.run("c1", "one");
+    await f.run("c1", "two");
     const other = f.task({ namespace: "one", door: "other" });
     await other.create(await f.createRequest("c1", undefined, "one"));
     assert.equal(f.shim.status().length, 3);
@@ -444,9 +449,9 @@ describe("equal ids", () => {
   it("may be used again as soon as the task is deleted, while the old VM still goes away", async () => {
     let stop = (): void => {};
     f.hypervisor.beforeStop = () => new Promise((resolve) => (stop = resolve));
-    await run();
+    await f.run();
     await f.task().delete({ id: "c1", execId: "" });
-    await run();
+    await f.run();
     stop();
     await until(() => f.hypervisor.stopped.length === 1);
     f.hypervisor.beforeStop = async () => {};

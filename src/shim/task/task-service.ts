@@ -15,6 +15,7 @@ import { OciResources, parseOci } from "../agent/index.ts";
 import { type Container, type ContainerFacts, type Exit, type PodSandbox, prepareContainer } from "../sandbox/index.ts";
 import type { CleanupResult, ShimDeps } from "../shim-service.ts";
 import { readBundleFile } from "./bundle-file.ts";
+import { checkPaths } from "./check-paths.ts";
 import type { DeletedTasks } from "./deleted-tasks.ts";
 import type { TaskCaller, TaskHandlers } from "./dispatch.ts";
 import type { EventPublisher } from "./event-publisher.ts";
@@ -69,6 +70,7 @@ export class TaskService implements TaskHandlers {
         `checkpoint = "${request.checkpoint || request.parentCheckpoint}": a pod VM cannot be restored from a checkpoint; create the container without`,
       );
     }
+    checkPaths(request);
     const createKey = caller.call.requestKey ?? "";
     const known = this.#tasks.find(caller.address, caller.namespace, request.id);
     // It comes again because the daemon that did it died before it could say so.
