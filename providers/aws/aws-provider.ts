@@ -15,11 +15,10 @@ import type {
   ProviderDeps,
 } from "../../src/provider/index.ts";
 import { AwsBatches } from "./batches.ts";
-import { isShortage } from "./candidates.ts";
 import type { AwsConfig } from "./config.ts";
 import { ConsoleReader } from "./console-reader.ts";
 import type { Ec2Api } from "./ec2-api.ts";
-import { kindOf, kindOfCode } from "./faults.ts";
+import { kindOf } from "./faults.ts";
 import { InstanceEnder } from "./instance-ender.ts";
 import { InstanceLister } from "./instance-lister.ts";
 import { InstanceReader } from "./instance-reader.ts";
@@ -54,11 +53,11 @@ export class AwsProvider implements Provider {
   readonly #operations: Operations;
 
   constructor(config: AwsConfig, deps: ProviderDeps & { readonly api: Ec2Api }) {
-    const { api, log, now, clock = realClock } = deps;
+    const { api, now, clock = realClock } = deps;
     this.#config = config;
     this.#deps = deps;
     this.#api = api;
-    this.#launcher = new Launcher({ api, config, log, now });
+    this.#launcher = new Launcher({ api, config, now });
     this.#reader = new InstanceReader({ api, windowMs: config.coalesceMs, clock });
     this.#ender = new InstanceEnder({ api, windowMs: config.coalesceMs, clock });
     this.#lister = new InstanceLister({
@@ -115,7 +114,6 @@ export class AwsProvider implements Provider {
       this.#recent.noteGone(id);
       return undefined;
     }
-    this.#learnFrom(ec2);
     return toInstance(ec2, this.#config.publicIp);
   }
 
@@ -183,11 +181,11 @@ export class AwsProvider implements Provider {
 
   async #launch(spec: InstanceSpec, operation: Operation, call: Call): Promise<Instance> {
     const began = performance.now();
-    const onTry = (key: string): void => {
-      operation.resume = key;
-    };
     try {
-      const ec2 = await this.#launcher.launch(spec, { resume: operation.resume, onTry }, call);
+      // The first place and no other: which one comes next is decided by who asks for batches.
+      const [place] = await this.#launcher.places(spec, call);
+      const batch = { class: spec, count: 1, place: place?.key ?? "", admitted: false };
+      const [ec2] = await this.#launcher.launchBatch(batch, call);
       if (isGone(ec2)) throw operationEnded(spec, ec2.InstanceId);
       const instance = toInstance(ec2, this.#config.publicIp);
       this.#recent.noteCreated(instance);
@@ -208,20 +206,6 @@ export class AwsProvider implements Provider {
       if (made !== undefined) return made;
       throw e; // "aborted", to be tried again: the listing does not show it yet
     }
-  }
-
-  /** EC2 may accept an instance and end it for want of capacity. */
-  #learnFrom(ec2: Ec2Instance): void {
-    const kind = kindOfCode(ec2.StateReason?.Code ?? "");
-    if (!isShortage(kind) || ec2.InstanceType === undefined) return;
-    const zone = ec2.Placement?.AvailabilityZone ?? "";
-    const market = ec2.InstanceLifecycle === "spot" ? "spot" : "on-demand";
-    const place = { subnetId: ec2.SubnetId ?? "", zone };
-    this.#launcher.noteShortage(kind, { type: ec2.InstanceType, place, market });
-    this.#deps.log.warn(
-      { instance: ec2.InstanceId, type: ec2.InstanceType, zone, market, kind },
-      "EC2 ended the instance for want of capacity",
-    );
   }
 }
 

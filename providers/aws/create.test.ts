@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { background } from "../../src/base/call.ts";
 import type { Fault } from "../../src/base/fault.ts";
-import { AwsWorld } from "../../test/clouds/ec2/index.ts";
+import { AwsWorld, WORKING_CONFIG } from "../../test/clouds/ec2/index.ts";
 
 let world: AwsWorld;
 beforeEach(async () => {
@@ -25,13 +25,10 @@ async function faultOf(work: Promise<unknown>): Promise<Fault> {
 }
 const instances = () => [...world.endpoint.account.instances.values()];
 const zones = () => instances().map((i) => i.subnet.zone);
+/** Another operator's order of preference: the second zone comes first. */
+const OTHER_ORDER = [WORKING_CONFIG.subnets[1], WORKING_CONFIG.subnets[0]];
 const tokens = () =>
   world.endpoint.requests.filter((r) => r.action === "RunInstances").map((r) => r.parameters.get("ClientToken"));
-const NO_CAPACITY = {
-  code: "InsufficientInstanceCapacity",
-  message: "We do not have sufficient capacity.",
-  status: 500,
-};
 
 describe("an instance that is made", () => {
   it("is a confidential one, with tags on all its parts, IMDSv2, an encrypted disk and no public address", async () => {
@@ -137,26 +134,21 @@ describe("a create whose answer is lost", () => {
     assert.deepEqual(world.takeActions(), ["DescribeInstances"]);
   });
 
-  it("is found although it went to another zone than a new process would choose", async () => {
-    const first = await world.provider({ attempts: 1 });
-    world.endpoint.account.knobs.short.add("*/eu-west-1a");
-    await first.createInstance(world.spec(), background());
+  it("is found although it went to another place than a new process would choose", async () => {
+    const first = await world.provider({ subnets: OTHER_ORDER, attempts: 1 });
     world.endpoint.inject({ action: "RunInstances", afterEffect: true, drop: true });
     const spec = world.spec();
     await faultOf(first.createInstance(spec, background()));
-    world.endpoint.account.knobs.short.clear();
     world.clock.advance(1);
     const second = await world.provider();
     await second.createInstance(spec, background());
-    assert.deepEqual(zones(), ["eu-west-1b", "eu-west-1b"]);
+    assert.deepEqual(zones(), ["eu-west-1b"]);
   });
 
   it("is searched for before anything is launched, however often the search fails", async () => {
-    const first = await world.provider({ attempts: 1 });
-    world.endpoint.account.knobs.short.add("*/eu-west-1a");
+    const first = await world.provider({ subnets: OTHER_ORDER, attempts: 1 });
     const spec = world.spec();
     await first.createInstance(spec, background());
-    world.endpoint.account.knobs.short.clear();
     world.clock.advance(1);
     const second = await world.provider({ attempts: 1 });
     world.endpoint.inject({ action: "DescribeInstances", times: 2, drop: true });
@@ -171,23 +163,23 @@ describe("a create whose answer is lost", () => {
     world.endpoint.inject({ action: "RunInstances", drop: true });
     const spec = world.spec();
     await faultOf(first.createInstance(spec, background())); // nothing was made
-    world.endpoint.account.knobs.short.add("*/eu-west-1a");
     world.clock.advance(60_000);
-    await (await world.provider()).createInstance(spec, background());
-    world.endpoint.account.knobs.short.clear();
+    await (await world.provider({ subnets: OTHER_ORDER })).createInstance(spec, background());
     await first.createInstance(spec, background());
     assert.deepEqual(zones(), ["eu-west-1b"]);
   });
 
-  it("begins again where it was when the listing does not show it yet", async () => {
+  it("gets the same instance when the listing does not show it yet", async () => {
     const provider = await world.provider({ attempts: 1 });
     world.endpoint.account.knobs.hiddenDescribes = 100;
-    world.endpoint.inject({ action: "RunInstances", error: NO_CAPACITY });
     world.endpoint.inject({ action: "RunInstances", afterEffect: true, drop: true });
     const spec = world.spec();
     await faultOf(provider.createInstance(spec, background()));
-    await provider.createInstance(spec, background());
-    assert.deepEqual(zones(), ["eu-west-1b"]);
+    const { id } = await provider.createInstance(spec, background());
+    assert.deepEqual(
+      instances().map((i) => i.id),
+      [id],
+    );
   });
 
   it("is found by its tag when the image has changed meanwhile", async () => {
@@ -229,72 +221,17 @@ describe("a create whose answer is lost", () => {
 });
 
 describe("when there is no capacity", () => {
-  it("goes on to the next zone at once, and begins there the next time", async () => {
+  it("asks at one place only, and says which kind of shortage it is: what comes next is the adaptor's decision", async () => {
     const provider = await world.provider();
     world.endpoint.account.knobs.short.add("*/eu-west-1a");
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(zones(), ["eu-west-1b"]);
+    for (let n = 0; n < 2; n++) {
+      const fault = await faultOf(provider.createInstance(world.spec(), background()));
+      assert.equal(fault.code, "resource_exhausted");
+      assert.equal(fault.context.kind, "capacity");
+      assert.ok(fault.retryable);
+    }
     assert.equal(world.endpoint.count("RunInstances"), 2); // EC2 says it with status 500, which is not repeated
-    assert.equal(new Set(tokens()).size, 2);
-    world.takeActions();
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(world.takeActions(), ["RunInstances"]);
-    world.clock.advance(200_000);
-    world.endpoint.account.knobs.short.clear();
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(zones(), ["eu-west-1b", "eu-west-1b", "eu-west-1a"]);
-  });
-
-  it("takes the next larger type when no zone has the best one", async () => {
-    const provider = await world.provider();
-    for (const zone of ["a", "b", "c"]) world.endpoint.account.knobs.short.add(`c6a.large/eu-west-1${zone}`);
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(
-      instances().map((i) => i.type.name),
-      ["m6a.large"],
-    );
-  });
-
-  it("goes from spot to on-demand where that is wanted, and only there", async () => {
-    for (const zone of ["a", "b", "c"]) world.endpoint.account.knobs.short.add(`*/eu-west-1${zone}/spot`);
-    const both = await world.provider({ market: "spot-then-on-demand", instanceTypes: [] });
-    await both.createInstance(world.spec(), background());
-    assert.deepEqual(
-      instances().map((i) => i.spot),
-      [false],
-    );
-    const spot = await world.provider({ market: "spot", instanceTypes: [] });
-    const fault = await faultOf(spot.createInstance(world.spec(), background()));
-    assert.match(fault.message, /m6a\.large in eu-west-1a \(spot\): no capacity/);
-  });
-
-  it("says what was tried, and that it may be tried again", async () => {
-    for (const zone of ["a", "b", "c"]) world.endpoint.account.knobs.short.add(`*/eu-west-1${zone}`);
-    const provider = await world.provider({ maxCandidates: 4 });
-    const fault = await faultOf(provider.createInstance(world.spec(), background()));
-    assert.equal(fault.code, "resource_exhausted");
-    assert.ok(fault.retryable);
-    assert.match(fault.message, /4 places in eu-west-1 have no room: c6a\.large in eu-west-1a: no capacity, /);
-    assert.equal(world.endpoint.count("RunInstances"), 4);
     assert.deepEqual(instances(), []);
-  });
-
-  it("uses another subnet when one is full", async () => {
-    world.endpoint.account.knobs.freeAddresses.set("subnet-0a1b2c3d4e5f6000a", 0);
-    const provider = await world.provider();
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(zones(), ["eu-west-1b"]);
-  });
-
-  it("learns from an instance that EC2 accepts and then ends", async () => {
-    const provider = await world.provider();
-    const { id } = await provider.createInstance(world.spec(), background());
-    world.endpoint.account.end(id, "Server.InsufficientInstanceCapacity", "Insufficient capacity to launch");
-    const seen = await provider.getInstance(id, background());
-    assert.equal(seen?.state, "failed");
-    assert.match(seen?.reason ?? "", /Server\.InsufficientInstanceCapacity/);
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(zones(), ["eu-west-1a", "eu-west-1b"]);
   });
 });
 
@@ -312,17 +249,6 @@ describe("when something else is short", () => {
       /quota of 2 vCPUs for on-demand Standard instances in eu-west-1 is used up, c6a\.large needs 2 more/,
     );
     assert.deepEqual(world.takeActions(), ["RunInstances"]);
-  });
-
-  it("goes on to on-demand when the spot quota is used up", async () => {
-    world.endpoint.account.knobs.vcpuQuota.set("Standard/spot", 0);
-    const provider = await world.provider({ market: "spot-then-on-demand" });
-    await provider.createInstance(world.spec(), background());
-    assert.deepEqual(
-      instances().map((i) => i.spot),
-      [false],
-    );
-    assert.equal(world.endpoint.count("RunInstances"), 2);
   });
 
   it("waits and repeats when it is throttled", async () => {

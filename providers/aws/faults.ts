@@ -43,7 +43,6 @@ const KINDS: Readonly<Record<Exclude<AwsFaultKind, "unknown">, readonly string[]
     ],
     ...["InsufficientReservedInstanceCapacity", "InsufficientCapacityOnHost", "InsufficientAddressCapacity"],
     ...["SpotMaxPriceTooLow", "UnfulfillableCapacity", "ReservationCapacityExceeded", "CapacityNotAvailable"],
-    ...["Server.InsufficientInstanceCapacity", "Server.SpotInstanceTermination"],
   ],
   "not-offered": ["Unsupported"],
   quota: [
@@ -162,11 +161,6 @@ export function kindOf(thrown: unknown): AwsFaultKind | undefined {
   if (!(thrown instanceof Fault)) return undefined;
   const { kind } = thrown.context;
   return typeof kind === "string" && kind in RULES ? (kind as AwsFaultKind) : undefined;
-}
-
-/** The kind of a code, as an instance's StateReason has it too. */
-export function kindOfCode(code: string): AwsFaultKind {
-  return KIND_BY_CODE.get(code) ?? "unknown";
 }
 
 interface ReadError {

@@ -9,8 +9,6 @@ export interface Operation {
   usedAt: number;
   /** Whether another process may have worked on it since: what it made has to be searched for first. */
   search: boolean;
-  /** The candidate that was asked last; without an instance it is unknown whether EC2 made one. */
-  resume?: string;
   instanceId?: InstanceId;
 }
 

@@ -88,17 +88,14 @@ export const getConsoleOutput: Action = async ({ account, params, endDryRun }) =
   return { instanceId: id, timestamp: new Date(account.now()), output: output === "" ? undefined : output };
 };
 
-/** What a call sees, in a steady order: an instance that is too young is not shown, and each call makes it older. */
+/** What a call sees, in the order in which it was made, so that pages stay the same: an instance that is too young is not shown, and each call makes it older. */
 function lookAt(account: Ec2Account): Seen[] {
-  return [...account.instances.values()]
-    .flatMap((instance) => {
-      const state = account.state(instance);
-      if (state === undefined) return [];
-      if (instance.hiddenFor > 0) {
-        instance.hiddenFor--;
-        return [];
-      }
-      return [{ instance, state }];
-    })
-    .sort((a, b) => (a.instance.id < b.instance.id ? -1 : 1));
+  const seen: Seen[] = [];
+  for (const instance of account.instances.values()) {
+    const state = account.state(instance);
+    if (state === undefined) continue;
+    if (instance.hiddenFor > 0) instance.hiddenFor--;
+    else seen.push({ instance, state });
+  }
+  return seen;
 }
