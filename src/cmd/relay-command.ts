@@ -2,7 +2,7 @@ import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 /** A heap as small as the relay's work, and no more threads than it uses. */
-const NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=256", "--v8-pool-size=1"];
+export const RELAY_NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=256", "--v8-pool-size=1"];
 
 /** Source: deploy/systemd/kata-remote-relay@.service. */
 const UNIT_DIR = "/run/kata-remote/r";
@@ -16,7 +16,7 @@ export function relayCommand(env: NodeJS.ProcessEnv, supervised: boolean): (dir:
   const folder = dirname(realpathSync(process.argv[1] ?? ""));
   const bundle = join(folder, "relay.mjs");
   const script = existsSync(bundle) ? bundle : join(folder, "relay.ts");
-  const relay = [process.execPath, ...NODE_FLAGS, script];
+  const relay = [process.execPath, ...RELAY_NODE_FLAGS, script];
   // The daemon's mounts are its own: a relay in them would keep them busy after it.
   const mounts = env.KATA_REMOTE_HOST_MOUNTS_FD;
   const enter = mounts === undefined ? [] : ["nsenter", `--mount=/proc/${process.pid}/fd/${mounts}`, "--"];

@@ -16,40 +16,65 @@ const CALLS = 1_000;
 const STDOUT_MIB = 64;
 const SIGKILL = 9;
 
-/** What a running pod's guest uses, and how fast its agent is, where it really runs. */
-export async function inVmFigures(scope: BenchScope, world: PodWorld, pod: SandboxStatus): Promise<Figure[]> {
+/** What a running pod's guest uses, and how fast its agent is, where it really runs. @param atBoot asked once it was ready */
+export async function inVmFigures(
+  scope: BenchScope,
+  world: PodWorld,
+  pod: SandboxStatus,
+  atBoot: GuestMemory,
+): Promise<Figure[]> {
   const note = world.acceleration();
   const { nodeId } = await world.status();
   using agent = await connectToVm(world, nodeId, pod.sandboxId, pod.instanceId);
-  const memory = await guestFigures(agent, note);
+  const quiet = await askGuest(agent);
   scope.say("calls of the agent in the VM");
   return [
-    ...memory,
+    ...memoryFigures(atBoot, quiet, note),
     ...(await callFigures(scope, agent, note)),
     ...(await readFigures(agent, pod.id, note)),
     await stdoutFigure(world, pod.id, note),
   ];
 }
 
-async function guestFigures(agent: UnaryCaller, note: string): Promise<Figure[]> {
+/** Of a guest with one sleeping container, MB. */
+export interface GuestMemory {
+  readonly totalMB: number;
+  readonly usedMB: number;
+  /** Agent and forwarder, one process. */
+  readonly processMB: number;
+  /** From the kernel's start until the guest listens, s. */
+  readonly listeningSeconds: number;
+}
+
+export async function guestMemory(world: PodWorld, pod: SandboxStatus): Promise<GuestMemory> {
+  const { nodeId } = await world.status();
+  using agent = await connectToVm(world, nodeId, pod.sandboxId, pod.instanceId);
+  return await askGuest(agent);
+}
+
+async function askGuest(agent: UnaryCaller): Promise<GuestMemory> {
   const info = await createClient(GuestDefinition, agent).info({}, { timeoutMs: 10_000 });
-  const used = Number(info.memoryTotalBytes - info.memoryAvailableBytes) / 1e6;
-  const total = Number(info.memoryTotalBytes) / 1e6;
+  return {
+    totalMB: Number(info.memoryTotalBytes) / 1e6,
+    usedMB: Number(info.memoryTotalBytes - info.memoryAvailableBytes) / 1e6,
+    processMB: Number(info.guestProcessRssBytes) / 1e6,
+    listeningSeconds: Number(info.listeningMs) / 1000,
+  };
+}
+
+/** The guest tidies up when nothing has changed for two seconds. */
+function memoryFigures(atBoot: GuestMemory, quiet: GuestMemory, note: string): Figure[] {
+  const all = `all the guest has (${Math.round(quiet.totalMB)} MB)`;
+  const base = { value: quiet.totalMB, text: all };
+  const before = { value: atBoot.processMB, text: "that" };
   return [
-    figure("start.listening", "guest kernel's start until the guest listens", Number(info.listeningMs) / 1000, "s", {
-      note,
+    figure("start.listening", "guest kernel's start until the guest listens", quiet.listeningSeconds, "s", { note }),
+    figure("start.guestUsedAtBoot", "memory used in the guest, its container just started", atBoot.usedMB, "MB", {
+      ...{ base, note },
     }),
-    figure("start.guestUsed", "memory used in the guest, one sleeping container", used, "MB", {
-      base: { value: total, text: `all the guest has (${Math.round(total)} MB)` },
-      note,
-    }),
-    figure(
-      "start.guestRss",
-      "  of it agent and forwarder (RSS of their process)",
-      Number(info.guestProcessRssBytes) / 1e6,
-      "MB",
-      { note },
-    ),
+    figure("start.guestUsed", "  when it has been quiet", quiet.usedMB, "MB", { base, note }),
+    figure("start.guestRssAtBoot", "of it agent and forwarder (RSS), just started", atBoot.processMB, "MB", { note }),
+    figure("start.guestRss", "  when it has been quiet", quiet.processMB, "MB", { base: before, note }),
   ];
 }
 

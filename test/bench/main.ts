@@ -10,6 +10,7 @@ import { launcherFigures } from "./launcher.ts";
 import { machineFacts } from "./machine.ts";
 import { nodeMemoryFigures } from "./node-memory.ts";
 import { podStartFigures } from "./pod-start.ts";
+import { relayFigures } from "./relay-process.ts";
 import { ttrpcFigures } from "./ttrpc-figures.ts";
 import { tunnelFigures } from "./tunnel.ts";
 
@@ -18,9 +19,10 @@ const GROUPS = {
   launcher: { title: "shim launcher", measure: launcherFigures },
   ttrpc: { title: "ttrpc between two processes, unix socket", measure: ttrpcFigures },
   tunnel: { title: "agent calls: relay, TLS, forwarder in a network namespace, stub agent", measure: tunnelFigures },
+  relay: { title: "agent calls as a node daemon makes them: through the relay process", measure: relayFigures },
   adaptor: { title: "adaptor with a provider that costs nothing", measure: adaptorFigures },
   start: { title: "pod start in a real VM", measure: podStartFigures },
-  memory: { title: "memory of the node daemon", measure: nodeMemoryFigures },
+  memory: { title: "memory of node daemon and relay process", measure: nodeMemoryFigures },
 } as const;
 type GroupName = keyof typeof GROUPS;
 

@@ -18,15 +18,23 @@ interface Memory {
   readonly privateMB: number;
 }
 
-/** PSS of one node daemon with 0, 1 and 10 pods, each in a real VM. */
+/** What one node pays: its daemon and the relay process beside it. */
+interface NodeMemory {
+  readonly daemon: Memory;
+  readonly relay: Memory;
+  readonly both: Memory;
+}
+
+/** PSS of one node's two processes with 0, 1 and 10 pods, each in a real VM. */
 export async function nodeMemoryFigures(scope: BenchScope): Promise<Figure[]> {
   await using world = await PodWorld.start(scope, { name: "m", adaptor: "[vm]\nvcpus = 1\nmemoryMiB = 128\n" });
   await world.startContainerd();
   const pid = await world.startDaemon();
-  const quiet = async (pods: number): Promise<Memory> => {
-    scope.say(`node daemon with ${pods} pods left alone for ${QUIET_MS / 1000} s`);
+  const relay = world.relayPid();
+  const quiet = async (pods: number): Promise<NodeMemory> => {
+    scope.say(`node daemon and relay with ${pods} pods left alone for ${QUIET_MS / 1000} s`);
     await delay(QUIET_MS, undefined, { signal: scope.call.signal });
-    return memoryOf(pid, scope);
+    return memoryOf({ daemon: pid, relay }, scope);
   };
   const none = await quiet(0);
   await world.startPod("p0");
@@ -42,28 +50,54 @@ export async function nodeMemoryFigures(scope: BenchScope): Promise<Figure[]> {
   const ten = await quiet(PODS);
 
   const note = `each after ${QUIET_MS / 1000} s without work; file pages shared with ${sharers(pid)} other Node processes; VMs: ${world.acceleration()}`;
-  const base = { value: none.pssMB, text: `none (${none.pssMB.toFixed(1)} MB)` };
+  const base = { value: none.both.pssMB, text: `none (${none.both.pssMB.toFixed(1)} MB)` };
+  const perPod = (of: (m: NodeMemory) => number): number => (of(ten) - of(one)) / (PODS - 1);
+  const parts = (["daemon", "relay"] as const).flatMap((part) => [
+    figure(`memory.${part}.pss0`, `  ${part} without pods, PSS`, none[part].pssMB, "MB"),
+    figure(`memory.${part}.pss1`, `  ${part} with 1 pod, PSS`, one[part].pssMB, "MB"),
+    figure(`memory.${part}.pss10`, `  ${part} with ${PODS} pods, PSS`, ten[part].pssMB, "MB"),
+    figure(
+      `memory.${part}.perPod`,
+      `  ${part}, PSS per added pod`,
+      perPod((m) => m[part].pssMB),
+      "MB",
+    ),
+  ]);
   return [
-    figure("memory.pss0", "node daemon without pods, PSS", none.pssMB, "MB", { note }),
-    figure("memory.pss1", "node daemon with 1 pod, PSS", one.pssMB, "MB", { base }),
-    figure("memory.pss10", `node daemon with ${PODS} pods, PSS`, ten.pssMB, "MB", { base }),
-    figure("memory.perPod", `PSS per added pod, from 1 to ${PODS}`, (ten.pssMB - one.pssMB) / (PODS - 1), "MB"),
-    figure("memory.private0", "node daemon without pods, private memory", none.privateMB, "MB"),
-    figure("memory.private10", `node daemon with ${PODS} pods, private memory`, ten.privateMB, "MB"),
-    figure("memory.privatePerPod", "private memory per added pod", (ten.privateMB - one.privateMB) / (PODS - 1), "MB"),
+    figure("memory.pss0", "node daemon and relay without pods, PSS", none.both.pssMB, "MB", { note }),
+    figure("memory.pss1", "node daemon and relay with 1 pod, PSS", one.both.pssMB, "MB", { base }),
+    figure("memory.pss10", `node daemon and relay with ${PODS} pods, PSS`, ten.both.pssMB, "MB", { base }),
+    figure(
+      "memory.perPod",
+      `PSS per added pod, from 1 to ${PODS}`,
+      perPod((m) => m.both.pssMB),
+      "MB",
+    ),
+    ...parts,
+    figure("memory.private0", "private memory of both without pods", none.both.privateMB, "MB"),
+    figure("memory.private10", `private memory of both with ${PODS} pods`, ten.both.privateMB, "MB"),
+    figure(
+      "memory.privatePerPod",
+      "private memory per added pod",
+      perPod((m) => m.both.privateMB),
+      "MB",
+    ),
   ];
 }
 
-async function memoryOf(pid: number, scope: BenchScope): Promise<Memory> {
-  const readings: Memory[] = [];
+async function memoryOf(pids: { readonly daemon: number; readonly relay: number }, scope: BenchScope) {
+  const readings: { readonly daemon: Memory; readonly relay: Memory }[] = [];
   for (let i = 0; i < READINGS; i++) {
-    readings.push(readMemory(pid));
+    readings.push({ daemon: readMemory(pids.daemon), relay: readMemory(pids.relay) });
     await delay(1_000, undefined, { signal: scope.call.signal });
   }
-  return {
-    pssMB: median(readings.map((r) => r.pssMB)),
-    privateMB: median(readings.map((r) => r.privateMB)),
-  };
+  const of = (part: "daemon" | "relay"): Memory => ({
+    pssMB: median(readings.map((r) => r[part].pssMB)),
+    privateMB: median(readings.map((r) => r[part].privateMB)),
+  });
+  const [daemon, relay] = [of("daemon"), of("relay")];
+  const both = { pssMB: daemon.pssMB + relay.pssMB, privateMB: daemon.privateMB + relay.privateMB };
+  return { daemon, relay, both };
 }
 
 /** Other processes that run the same program: PSS counts its pages in part only. */

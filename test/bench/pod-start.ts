@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { SandboxStatus } from "../../src/gen/kataremote/node/v1/control.ts";
 import type { BenchScope } from "./bench-scope.ts";
 import { type Figure, figure } from "./figure.ts";
-import { inVmFigures } from "./in-vm.ts";
+import { guestMemory, inVmFigures } from "./in-vm.ts";
 import { median } from "./measure.ts";
 import { PodWorld } from "./pod-world.ts";
 
@@ -52,6 +52,7 @@ export async function podStartFigures(scope: BenchScope): Promise<Figure[]> {
     samples.push(sampleOf(pod, world.vms()[0]?.pid, performance.now() - before));
   }
   if (pod === undefined) throw new Error("no pod was started");
+  const atBoot = await guestMemory(world, pod);
   const note = world.acceleration();
   const of = (name: string, text: string, value: (s: Sample) => number): Figure =>
     figure(`start.${name}`, text, median(samples.map(value)) / 1000, "s", { note });
@@ -62,7 +63,7 @@ export async function podStartFigures(scope: BenchScope): Promise<Figure[]> {
     ...STAGES.map(([stage, text]) => of(`stage.${stage}`, `  ${stage}: ${text}`, (s) => s.stages.get(stage) ?? 0)),
     of("ctr", "ctr run -d as a whole", (s) => s.ctrMs),
     of("powerOn", "power-on until the first answered RPC", (s) => s.powerOnMs),
-    ...(await inVmFigures(scope, world, pod)),
+    ...(await inVmFigures(scope, world, pod, atBoot)),
   ];
 }
 

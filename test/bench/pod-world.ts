@@ -119,6 +119,19 @@ export class PodWorld implements AsyncDisposable {
     return await createClient(ControlDefinition, client).status({}, { timeoutMs: 10_000 });
   }
 
+  /** The process that holds the connections of the pods; the node daemon has started it. */
+  relayPid(): number {
+    const [relay] = this.#relays();
+    if (relay === undefined) throw new Error("the node daemon has no relay process");
+    return relay;
+  }
+
+  #relays(): readonly number[] {
+    return processesOf(this.folder)
+      .filter((p) => /\/relay\.mjs /.test(p.command))
+      .map((p) => p.pid);
+  }
+
   vms(): readonly { readonly pid: number; readonly command: string }[] {
     return processesOf(this.folder).filter((p) => /^\S*qemu-system/.test(p.command));
   }
@@ -164,6 +177,8 @@ export class PodWorld implements AsyncDisposable {
     for (const { pid, command } of processesOf(this.folder)) {
       if (/kata-remote\.mjs node\b/.test(command)) await end(pid, "the node daemon");
     }
+    // Without pods the daemon ends its relay.
+    await until("the relay process to end", 30_000, () => this.#relays().length === 0);
   }
 
   async #startAdaptor(): Promise<void> {

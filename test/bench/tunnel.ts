@@ -1,18 +1,17 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { withDeadline } from "../../src/base/call.ts";
+import type { Relay } from "../../src/relay/index.ts";
 import type { UnaryCaller } from "../../src/ttrpc/index.ts";
 import { must } from "../e2e/harness/run-command.ts";
-import { RelayFixture } from "../support/relay-fixture.ts";
 import { containerWithOutput, healthCheck, OutputReader } from "./agent-calls.ts";
 import type { BenchScope } from "./bench-scope.ts";
 import { type Figure, figure } from "./figure.ts";
 import { inFlight, oneByOne } from "./measure.ts";
-import { NetworkNamespace } from "./network-namespace.ts";
-import { PeerProcess } from "./peer-process.ts";
+import type { PeerProcess } from "./peer-process.ts";
 import { type TtrpcBenchResult, withCpu } from "./ttrpc.ts";
+import { TunnelWorld } from "./tunnel-world.ts";
 
 const READ_MS = 3_000;
 const COPIED_BYTES = 512 << 20;
@@ -24,52 +23,52 @@ const COPIED_BYTES = 512 << 20;
 export async function tunnelFigures(scope: BenchScope): Promise<Figure[]> {
   const bare = await scope.ttrpc();
   scope.say("agent calls through relay and forwarder, forwarder in a network namespace");
-  await using fixture = await RelayFixture.create();
-  await using namespace = await NetworkNamespace.create(scope.network);
-  const folder = join(scope.folder, "t");
-  mkdirSync(folder);
-  const caPath = join(folder, "ca.pem");
-  writeFileSync(caPath, fixture.ca.caPem);
-  await using guest = await PeerProcess.start<number>({
-    script: join(import.meta.dirname, "guest-process.ts"),
-    args: [caPath, folder, namespace.address],
-    through: namespace.through,
-  });
-  const spec = fixture.spec(guest.ready, { addresses: [namespace.address] });
-  await fixture.relay.connectGuest(spec, withDeadline(20_000, scope.call));
+  await using world = await TunnelWorld.open(scope, "t");
+  const { fixture, guest } = world;
+  await fixture.relay.connectGuest(world.spec, withDeadline(20_000, scope.call));
   const caller = fixture.relay.guest(fixture.sandboxId);
   return [
-    ...(await callFigures(caller, guest, bare)),
+    ...(await callFigures(caller, { name: "tunnel", text: "through tunnel", bare })),
+    ...(await cpuFigures(caller, guest, bare)),
     ...(await readFigures(caller, bare)),
-    await copyFigure(fixture, folder, bare),
+    await copyFigure(fixture.relay, world, { name: "tunnel", text: "a container's stdout", bare }),
   ];
 }
 
-async function callFigures(
-  caller: UnaryCaller,
-  guest: PeerProcess<unknown>,
-  bare: TtrpcBenchResult,
-): Promise<Figure[]> {
+/** What is measured, and what it is a ratio to. */
+export interface Measured {
+  /** First part of the figures' names. */
+  readonly name: string;
+  readonly text: string;
+  readonly bare: TtrpcBenchResult;
+}
+
+const base = (value: number) => ({ value, text: `bare ttrpc (${value.toLocaleString("en-US")})` });
+
+export async function callFigures(caller: UnaryCaller, { name, text, bare }: Measured): Promise<Figure[]> {
   const check = healthCheck(caller);
   await oneByOne(check, 10_000);
-  const [single, singleCpu] = await withCpu(guest, () => oneByOne(check, 20_000));
+  const single = await oneByOne(check, 20_000);
   await inFlight(check, 32, 10_000);
-  const [perSecond, cpu] = await withCpu(guest, () => inFlight(check, 32, 60_000));
-  const base = (value: number) => ({ value, text: `bare ttrpc (${value.toLocaleString("en-US")})` });
+  const perSecond = await inFlight(check, 32, 60_000);
   return [
-    figure("tunnel.check.p50", "agent RPC through tunnel, p50", single.p50Us, "us", {
-      base: base(bare.sequentialP50Us),
-    }),
-    figure("tunnel.check.p99", "agent RPC through tunnel, p99", single.p99Us, "us", {
-      base: base(bare.sequentialP99Us),
-    }),
-    figure("tunnel.check.rate", "agent RPC through tunnel, 32 in flight", perSecond, "calls/s", {
+    figure(`${name}.check.p50`, `agent RPC ${text}, p50`, single.p50Us, "us", { base: base(bare.sequentialP50Us) }),
+    figure(`${name}.check.p99`, `agent RPC ${text}, p99`, single.p99Us, "us", { base: base(bare.sequentialP99Us) }),
+    figure(`${name}.check.rate`, `agent RPC ${text}, 32 in flight`, perSecond, "calls/s", {
       base: base(bare.concurrentCallsPerSecond),
     }),
-    figure("tunnel.check.perCpu", "calls per CPU second of both ends, one by one", 20_000 / singleCpu, "calls", {
+  ];
+}
+
+async function cpuFigures(caller: UnaryCaller, guest: PeerProcess<unknown>, bare: TtrpcBenchResult): Promise<Figure[]> {
+  const check = healthCheck(caller);
+  const [, single] = await withCpu(guest, () => oneByOne(check, 20_000));
+  const [, together] = await withCpu(guest, () => inFlight(check, 32, 60_000));
+  return [
+    figure("tunnel.check.perCpu", "calls per CPU second of both ends, one by one", 20_000 / single, "calls", {
       base: base(bare.sequentialCallsPerCpuSecond),
     }),
-    figure("tunnel.check.perCpu32", "calls per CPU second of both ends, 32 in flight", 60_000 / cpu, "calls", {
+    figure("tunnel.check.perCpu32", "calls per CPU second of both ends, 32 in flight", 60_000 / together, "calls", {
       base: base(bare.concurrentCallsPerCpuSecond),
     }),
   ];
@@ -100,42 +99,32 @@ async function readFigures(caller: UnaryCaller, bare: TtrpcBenchResult): Promise
 }
 
 /** The relay's own copying: what a container writes, until it is in the FIFO that containerd made. */
-async function copyFigure(fixture: RelayFixture, folder: string, bare: TtrpcBenchResult): Promise<Figure> {
+export async function copyFigure(
+  relay: Relay,
+  { folder, fixture: { sandboxId } }: TunnelWorld,
+  { name, text, bare }: Measured,
+): Promise<Figure> {
   const fifo = join(folder, "stdout");
   await must("mkfifo", [fifo]);
   const reader = spawn("cat", [fifo], { stdio: ["ignore", "ignore", "inherit"] });
   const ended = once(reader, "exit");
   try {
     const containerId = containerWithOutput(COPIED_BYTES);
-    const stream = {
-      containerId,
-      execId: containerId,
-      terminal: false,
-      stdin: "",
-      stdout: `fifo://${fifo}`,
-      stderr: "",
-    };
+    const key = `${sandboxId}/${containerId}/${containerId}`;
+    const names = { key, sandboxId, containerId, execId: containerId };
     const start = performance.now();
-    await fixture.relay.attachStdio(
-      { key: "copy", sandboxId: fixture.sandboxId, ...stream },
-      { signal: AbortSignal.timeout(60_000) },
+    await relay.attachStdio(
+      { ...names, terminal: false, stdin: "", stdout: `fifo://${fifo}`, stderr: "" },
+      withDeadline(60_000),
     );
-    await fixture.relay.stdioDrained("copy");
+    await relay.stdioDrained(key);
     const ms = performance.now() - start;
-    await fixture.relay.detachStdio("copy");
-    const base = {
-      value: bare.sequentialReplies1MiBMBps,
-      text: `bare ttrpc, 1 MiB (${bare.sequentialReplies1MiBMBps} MB/s)`,
-    };
-    return figure(
-      "tunnel.stdout",
-      "a container's stdout, from agent into containerd's FIFO",
-      COPIED_BYTES / ms / 1000,
-      "MB/s",
-      {
-        base,
-      },
-    );
+    await relay.detachStdio(key);
+    const { sequentialReplies1MiBMBps: value } = bare;
+    const line = `${text}, from agent into containerd's FIFO`;
+    return figure(`${name}.stdout`, line, COPIED_BYTES / ms / 1000, "MB/s", {
+      base: { value, text: `bare ttrpc, 1 MiB (${value} MB/s)` },
+    });
   } finally {
     reader.kill();
     await ended;

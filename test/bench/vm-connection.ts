@@ -9,6 +9,9 @@ import { makeCsr, newKeyPair, nodeCommonName } from "../../src/identity/index.ts
 import { TtrpcClient } from "../../src/ttrpc/index.ts";
 import type { PodWorld } from "./pod-world.ts";
 
+/** Where a VM with an address of its own listens. Source: peer-pods wire contract; `Instance.tunnelPort` is for others. */
+const TUNNEL_PORT = 15150;
+
 interface InstanceAddress {
   readonly id: string;
   readonly addresses: readonly string[];
@@ -36,8 +39,8 @@ export async function connectToVm(
     };
     const instance = instances.find((i) => i.id === instanceId);
     const host = instance?.addresses[0];
-    const port = instance?.tunnelPort;
-    if (host === undefined || port === undefined) throw new Error(`the adaptor knows no address of ${instanceId}`);
+    const port = instance?.tunnelPort ?? TUNNEL_PORT;
+    if (host === undefined) throw new Error(`the adaptor knows no address of ${instanceId}`);
     const socket = connect({ ...{ host, port, key, cert, ca }, servername: sandboxId, minVersion: "TLSv1.3" });
     socket.setNoDelay(true);
     await once(socket, "secureConnect");

@@ -13,6 +13,8 @@ import { SimulatedEc2 } from "./simulated-ec2.ts";
 
 const NODES = 20;
 const PART = 1000;
+/** Where the tests' configuration hurries, what operators have. */
+const DEFAULTS = { coalesceMs: 50 };
 
 /** The adaptor without its doors, with provider aws on a simulated account, all on one clock. */
 export class SimulatedAdaptor implements AsyncDisposable {
@@ -30,7 +32,8 @@ export class SimulatedAdaptor implements AsyncDisposable {
     this.#parts = parts;
   }
 
-  static async open(): Promise<SimulatedAdaptor> {
+  /** @param change of the provider's configuration */
+  static async open(change: Readonly<Record<string, unknown>> = {}): Promise<SimulatedAdaptor> {
     process.env.AWS_ACCESS_KEY_ID = TEST_CREDENTIALS.accessKeyId;
     process.env.AWS_SECRET_ACCESS_KEY = TEST_CREDENTIALS.secretAccessKey;
     // The SDK dates its signatures by the real clock; the account's own time only has to be near.
@@ -40,7 +43,9 @@ export class SimulatedAdaptor implements AsyncDisposable {
     const dir = await mkdtemp(join(tmpdir(), "burst-"));
     parts.defer(() => rm(dir, { recursive: true }));
     const plugin = await loadProvider("aws");
-    const aws = parseConfig(plugin.configSchema, WORKING_CONFIG, "burst") as Parameters<typeof openAws>[0];
+    const aws = parseConfig(plugin.configSchema, { ...WORKING_CONFIG, ...DEFAULTS, ...change }, "burst") as Parameters<
+      typeof openAws
+    >[0];
     const log = silentLogger();
     const provider = await openAws(aws, { log, now: () => clock.now(), clock, transport: ec2.transport });
     parts.defer(() => provider.close());
