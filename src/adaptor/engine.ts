@@ -119,8 +119,9 @@ export async function openEngine(
   const problems = new Problems({ ...podVmDeps, silentMs, stuckDeleteMs });
   metrics.showProblems(problems);
   const onPass: Metrics["reconciled"] = (status) => metrics.reconciled(status);
+  const situation = (): string => podVmDeps.recovery.situation;
   const loops = parts.use(
-    new Loops({ facts: store.facts, log, now, onPass, ...(clock === undefined ? {} : { clock }) }),
+    new Loops({ facts: store.facts, log, now, onPass, situation, ...(clock === undefined ? {} : { clock }) }),
   );
   loops.start(reconcilers(config, podVmDeps, (id, reason) => service.forgetNode(id, reason)));
   const { recovery, events } = podVmDeps;

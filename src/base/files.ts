@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 
 /** Writes a file so that a reader (or a crash) sees the old content or the new one, never a part. Mode 0600 by default. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array, mode = 0o600): Promise<void> {
-  const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+  const temporary = temporaryOf(path);
   const file = await open(temporary, "wx", mode);
   try {
     await file.writeFile(data);
@@ -25,13 +25,25 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array, m
  * nothing is forced to the disk.
  */
 export async function replaceFile(path: string, data: string | Uint8Array, mode = 0o600): Promise<void> {
-  const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+  const temporary = temporaryOf(path);
   try {
     await writeFile(temporary, data, { mode, flag: "wx" });
     await rename(temporary, path);
   } catch (e) {
     await rm(temporary, { force: true });
     throw e;
+  }
+}
+
+/** Beside the file, since only then can it be renamed to it. */
+function temporaryOf(path: string): string {
+  return `${path}.${randomBytes(4).toString("hex")}.tmp`;
+}
+
+/** Removes what a process that was killed in the middle of a write has left in a directory. Only while nobody writes there. */
+export async function removeTemporaries(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    if (/\.[0-9a-f]{8}\.tmp$/.test(name)) await rm(join(dir, name), { force: true });
   }
 }
 

@@ -34,6 +34,11 @@ export function faultToStatus(thrown: unknown): { code: status; details: string;
 /** The Fault that a failed call was; a broken connection is `unavailable`. */
 export function statusToFault(error: ServiceError): Fault {
   const said = error.metadata?.get(RETRYABLE)[0];
-  const options = said === undefined ? { cause: error } : { cause: error, retryable: said === "1" };
-  return new Fault(CODES.get(error.code) ?? "internal", error.details || error.message, {}, options);
+  // grpc-js adds an empty note to what it says of a connection; its error says the same again and is no cause.
+  const message = (error.details || error.message).replace(/\.?\s*Resolution note:\s*$/, "");
+  const options = {
+    ...(error.message.includes(error.details) ? {} : { cause: error }),
+    ...(said === undefined ? {} : { retryable: said === "1" }),
+  };
+  return new Fault(CODES.get(error.code) ?? "internal", message, {}, options);
 }

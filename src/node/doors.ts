@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault } from "../base/fault.ts";
-import { mkdirPrivate, readIfThere, writeFileAtomic } from "../base/files.ts";
+import { mkdirPrivate, readIfThere, removeTemporaries, writeFileAtomic } from "../base/files.ts";
 import type { Logger } from "../base/log.ts";
 import { Mutex } from "../base/mutex.ts";
 import type { Relay } from "../relay/index.ts";
@@ -35,8 +35,9 @@ export class Doors {
   async load(): Promise<void> {
     const dir = this.#dir;
     await mkdirPrivate(dir);
+    await removeTemporaries(dir);
     for (const name of await readdir(dir)) {
-      if (!name.endsWith(".json")) continue; // a temporary file of a crash
+      if (!name.endsWith(".json")) continue; // not ours
       const address = addressIn(await readIfThere(join(dir, name)));
       if (address === undefined) this.#deps.log.warn({ file: name }, "unreadable door is left alone");
       else this.#addresses.set(doorOf(address), address);

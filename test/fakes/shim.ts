@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server, type Socket } from "node:net";
@@ -187,6 +188,13 @@ export class ShimFixture {
     };
   }
 
+  /** Creates and starts a container. */
+  async run(id = "c1", namespace = "default"): Promise<void> {
+    const task = this.task({ namespace });
+    await task.create(await this.createRequest(id, undefined, namespace));
+    await task.start({ id, execId: "" });
+  }
+
   async close(): Promise<void> {
     await this.shim.close("test over");
     await this.sink.close();
@@ -195,6 +203,16 @@ export class ShimFixture {
 }
 
 /** What ctr's default spec comes down to. */
+/** Fails unless the call is answered with that error, as containerd gets it. */
+export async function rejectsStatus(work: Promise<unknown>, code: number, message: RegExp): Promise<void> {
+  await assert.rejects(work, (e: unknown) => {
+    assert.ok(e instanceof StatusError, String(e));
+    assert.match(e.message, message);
+    assert.equal(e.code, code, e.message);
+    return true;
+  });
+}
+
 export function baseSpec(): Record<string, unknown> {
   return {
     ociVersion: "1.0.2",

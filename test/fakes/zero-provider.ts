@@ -56,6 +56,8 @@ export class ZeroProvider implements Provider {
   };
   /** How many instances were ever made, repeated creates not counted. */
   created = 0;
+  /** Create calls that have come in. */
+  createCalls = 0;
   /** Present when it was given places. */
   readonly batches?: BatchCreation;
   /** Batches that were asked for, newest last. */
@@ -82,6 +84,7 @@ export class ZeroProvider implements Provider {
 
   async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
     if (call.signal.aborted) throw ended(call);
+    this.createCalls++;
     const { createLatencyMs, createFaults, lostAnswers, pollsToAddress } = this.knobs;
     if (createLatencyMs > 0) await delay(createLatencyMs, undefined, { signal: call.signal });
     const fault = createFaults.shift();
@@ -107,6 +110,14 @@ export class ZeroProvider implements Provider {
     const lost = lostAnswers.shift();
     if (lost !== undefined) throw lost;
     return toInstance(made);
+  }
+
+  /** One more instance, like one that is there. */
+  addLike(id: string, change: { readonly id: string; readonly tags: Instance["tags"] }): string {
+    const known = this.#read(id);
+    if (known === undefined) throw new Error(`there is no instance ${id}`);
+    this.#write({ ...known, ...change });
+    return change.id;
   }
 
   async #createBatch(batch: InstanceBatch, call: Call): Promise<readonly Instance[]> {

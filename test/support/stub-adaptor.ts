@@ -25,6 +25,8 @@ export class StubAdaptor {
   readonly held = new Map<string, ReturnType<typeof deferred<void>>>();
   /** Starts of these sandboxes fail. */
   readonly failing = new Map<string, Fault>();
+  /** Starts that are told this before what else they are told. */
+  readonly waiting = new Map<string, Fault>();
   readonly #address: string;
   readonly #ca: CertificateAuthority;
   readonly #watchers = new Set<(event: VmEvent) => void>();
@@ -63,7 +65,7 @@ export class StubAdaptor {
     const seen = (name: string): void => void this.calls.push(name);
     const event = (sandboxId: string, stage: StartVmEvent_Stage, change: Partial<StartVmEvent> = {}): StartVmEvent =>
       StartVmEvent.fromPartial({ stage, instanceId: `i-${sandboxId}`, operationId: "op-1", ...change });
-    const { vms, held, failing } = this;
+    const { vms, held, failing, waiting } = this;
     return {
       version: async () => ({ version: "1.2.3", provider: "stub" }),
       enrollNode: async ({ nodeId, csrPem }) => {
@@ -80,6 +82,11 @@ export class StubAdaptor {
         const vm = vms.get(sandboxId);
         if (vm === undefined) throw new Fault("not_found", `sandbox ${sandboxId} was not created`);
         yield event(sandboxId, StartVmEvent_Stage.ACCEPTED);
+        const waits = waiting.get(sandboxId);
+        if (waits !== undefined) {
+          const { code, message } = waits;
+          yield event(sandboxId, StartVmEvent_Stage.WAITING, { code, message, instanceId: "" });
+        }
         await held.get(sandboxId)?.promise;
         const failure = failing.get(sandboxId);
         if (failure !== undefined) {

@@ -120,6 +120,7 @@ const STAGES = {
   instance: StartVmEvent_Stage.INSTANCE,
   address: StartVmEvent_Stage.ADDRESS,
   failed: StartVmEvent_Stage.FAILED,
+  waiting: StartVmEvent_Stage.WAITING,
 } as const;
 
 function startVmEvent(progress: StartProgress): StartVmEvent {

@@ -14,11 +14,11 @@ import type { NodeSession } from "./node-sessions.ts";
 import { ownsInstance } from "./ownership.ts";
 import type { CreateVm, LossEvent, PodVmService, SignedGuest, StopVm } from "./pod-vm-service.ts";
 import { RecordChanges } from "./record-changes.ts";
-import { progressOf, type StartProgress } from "./start-progress.ts";
+import { progressOf, type StartProgress, type WaitingProgress, waitingOf } from "./start-progress.ts";
 import type { StockGuestIdentity } from "./stock-request.ts";
 import { recordToStop, syncNode } from "./sync-node.ts";
 
-/** Who follows a start that tells nothing looks this often whether the store still has it, ms. */
+/** Who follows a start that tells nothing looks this often whether the store still has it, and what it waits for, ms. */
 const LOOK_MS = 2_000;
 const ENDING: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone"]);
 
@@ -82,6 +82,12 @@ export class PodVms implements PodVmService {
         return []; // nothing was told for a while: was the record lost?
       });
       const { epoch } = store;
+      // A store that is away for a moment ends no start.
+      const waiting = news.length === 0 ? await this.#waiting(record).catch(() => undefined) : undefined;
+      if (waiting !== undefined && !told.has(waiting.message)) {
+        told.add(waiting.message);
+        yield waiting;
+      }
       if (news.length === 0 && epoch.id !== epochId && (await store.sandboxes.get(id)) === undefined) throw lost(id);
       record = news.at(-1) ?? record;
     }
@@ -236,6 +242,19 @@ export class PodVms implements PodVmService {
       if (!(e instanceof Fault && e.code === "aborted")) throw e;
       return this.#owned(id, call); // another call began it, or stopped it
     }
+  }
+
+  /** Why a start that has no instance has to be tried again; its batch knows of it first. */
+  async #waiting({ id, intent, instance }: SandboxRecord): Promise<WaitingProgress | undefined> {
+    if (intent === undefined || instance !== undefined) return undefined;
+    const { store, launches, now } = this.#deps;
+    const batch = launches?.batchOf(id);
+    const operations = [batch, intent.createOperation].filter((o) => o !== undefined);
+    for (const operation of operations) {
+      const waiting = waitingOf(await store.operations.get(operation), now());
+      if (waiting !== undefined) return waiting;
+    }
+    return undefined;
   }
 
   /** A record that was set back may hide a start: a VM of that one may live without an owner. */

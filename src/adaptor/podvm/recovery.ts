@@ -35,6 +35,11 @@ export class Recovery {
     this.#store = deps.store;
   }
 
+  /** What of it is known here without a look: the store's epoch, and the last one whose recovery is over. */
+  get situation(): string {
+    return `${this.#store.epoch.id} ${this.#closedEpoch ?? ""}`;
+  }
+
   async isOpen(): Promise<boolean> {
     const { id } = this.#store.epoch;
     if (this.#closedEpoch === id) return false; // for good: an epoch has one recovery
@@ -66,7 +71,9 @@ export class Recovery {
       const known = parse(text);
       if (known?.epoch === state.epoch && !known.open) return;
       if (state.epoch !== this.#store.epoch.id || body === text) return;
-      if (await this.#store.facts.swap(FACT, text, body)) return;
+      if (!(await this.#store.facts.swap(FACT, text, body))) continue;
+      if (!state.open) this.#closedEpoch = state.epoch;
+      return;
     }
   }
 

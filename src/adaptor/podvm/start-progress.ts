@@ -1,4 +1,4 @@
-import type { SandboxRecord } from "../store/index.ts";
+import type { OperationRecord, SandboxRecord } from "../store/index.ts";
 
 /** One event of a start, as the node is told. */
 export type StartProgress = { readonly operationId: string; readonly elapsedMs: number } & (
@@ -10,8 +10,11 @@ export type StartProgress = { readonly operationId: string; readonly elapsedMs: 
       readonly addresses: readonly string[];
       readonly port: number;
     }
-  | { readonly stage: "failed"; readonly code: string; readonly message: string }
+  | { readonly stage: "failed" | "waiting"; readonly code: string; readonly message: string }
 );
+
+/** It failed, and is tried again. */
+export type WaitingProgress = StartProgress & { readonly stage: "waiting" };
 
 const ENDED: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone", "failed", "lost"]);
 
@@ -40,4 +43,12 @@ export function progressOf(record: SandboxRecord, now: Date): StartProgress[] {
   const { addresses, port } = instance;
   events.push({ ...common, stage: "address", instanceId: instance.id, addresses, port });
   return events;
+}
+
+/** What a start that is tried again failed with last; undefined when it has not failed yet, or is over. */
+export function waitingOf(operation: OperationRecord | undefined, now: Date): WaitingProgress | undefined {
+  const { fault, state, id, submittedAt } = operation ?? {};
+  if (fault === undefined || id === undefined || (state !== "queued" && state !== "running")) return undefined;
+  const elapsedMs = Math.max(0, now.getTime() - new Date(submittedAt ?? now).getTime());
+  return { operationId: id, elapsedMs, stage: "waiting", code: fault.code, message: fault.message };
 }

@@ -13,8 +13,13 @@ const MIN_SPARE_MS = 5_000;
 const MAX_SPARE_MS = 60_000;
 /** For giving the lead back at the end, ms. */
 const RELEASE_MS = 1_000;
-/** The pause between two passes is at least this many times as long as a pass. */
+/**
+ * The pause between two passes is at least this many times as long as a pass, within bounds: a pass that only waited (for
+ * a cloud that hangs, for Redis) must not silence its loop.
+ */
 const PAUSES = 20;
+const MAX_STRETCH_MS = 10_000;
+const WATCH_MS = 500;
 
 /** How a loop stands on this adaptor. */
 export interface LoopStatus {
@@ -33,16 +38,22 @@ export interface LoopsDeps {
   readonly now: () => Date;
   /** For waits; the machine's own unless given. */
   readonly clock?: Clock;
+  /** When it gives something else, all loops look at once: what they may do has changed. */
+  readonly situation?: () => string;
   /** Told after every pass. */
   readonly onPass?: (status: LoopStatus) => void;
 }
 
 /**
- * Runs reconcilers, each in a loop of its own: at once, then `intervalMs` after the end of each pass. With several
+ * Runs reconcilers, each in a loop of its own: at once, then `intervalMs` after the end of each pass, and
+ * when it is woken. With several
  * adaptors on one store each loop runs on one of them.
  */
 export class Loops implements AsyncDisposable {
   readonly #closing = new AbortController();
+  /** Its end ends all pauses. */
+  #pause = new AbortController();
+  #watch: NodeJS.Timeout | undefined;
   readonly #deps: LoopsDeps;
   readonly #status = new Map<string, LoopStatus>();
   #running: Promise<void>[] = [];
@@ -58,11 +69,30 @@ export class Loops implements AsyncDisposable {
 
   start(reconcilers: readonly Reconciler[]): void {
     const call = { signal: this.#closing.signal, background: true };
+    const { situation } = this.#deps;
+    if (situation !== undefined) {
+      let known = situation();
+      const look = (): void => {
+        const before = known;
+        known = situation();
+        if (known !== before) this.wake();
+      };
+      this.#watch ??= setInterval(look, WATCH_MS).unref();
+    }
     this.#running.push(...reconcilers.map((r) => this.#run(r, call)));
   }
 
+  /** Those that pause look now. */
+  wake(): void {
+    const pause = this.#pause;
+    this.#pause = new AbortController();
+    pause.abort();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#watch);
     this.#closing.abort();
+    this.wake();
     await Promise.all(this.#running);
     this.#running = [];
     // So that another adaptor need not wait for it to run out, as it has to after a crash.
@@ -80,8 +110,10 @@ export class Loops implements AsyncDisposable {
       const began = performance.now();
       const againMs = await this.#pass(reconciler, call);
       // A pass over many takes long: it may not take more than a part of the time.
-      const pauseMs = Math.max(Math.min(againMs ?? intervalMs, intervalMs), PAUSES * (performance.now() - began));
-      await sleepOn(this.#deps.clock ?? realClock, pauseMs, call).catch(() => undefined); // the end is seen above
+      const stretchMs = Math.min(PAUSES * (performance.now() - began), MAX_STRETCH_MS);
+      const pauseMs = Math.max(Math.min(againMs ?? intervalMs, intervalMs), stretchMs);
+      if (call.signal.aborted) return;
+      await sleepOn(this.#deps.clock ?? realClock, pauseMs, this.#pause).catch(() => undefined); // it was woken
     }
   }
 

@@ -1,6 +1,6 @@
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
+import { mkdirPrivate, readIfThere, removeTemporaries, writeFileAtomic } from "../../base/files.ts";
 import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import type { VmRequest } from "./hypervisor.ts";
@@ -38,6 +38,7 @@ export class LiveSandboxes {
 
   static async open(dir: string, log: Logger): Promise<LiveSandboxes> {
     await mkdirPrivate(dir);
+    await removeTemporaries(dir);
     return new LiveSandboxes(dir, log);
   }
 

@@ -2,7 +2,7 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
-import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
+import { mkdirPrivate, readIfThere, removeTemporaries, writeFileAtomic } from "../../base/files.ts";
 import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, sleep } from "../../base/retry.ts";
@@ -41,8 +41,9 @@ export class PendingStops {
   }): Promise<PendingStops> {
     const stops = new PendingStops(deps);
     await mkdirPrivate(deps.dir);
+    await removeTemporaries(deps.dir);
     for (const name of await readdir(deps.dir)) {
-      if (!name.endsWith(SUFFIX)) continue; // a temporary file of a crash
+      if (!name.endsWith(SUFFIX)) continue; // not ours
       const id = parseSandboxId(name.slice(0, -SUFFIX.length));
       stops.#pending.set(id, read(id, await readIfThere(join(deps.dir, name))));
     }

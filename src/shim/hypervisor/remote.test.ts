@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -101,6 +101,15 @@ describe("remote hypervisor while the adaptor restarts", () => {
     while ((await w.pending()).length > 0) await new Promise((r) => setTimeout(r, 5));
   });
 
+  it("removes what a daemon that was killed in the middle of a write has left", async () => {
+    await using w = await world();
+    const dir = join(w.dir, "run", "pending-stops");
+    await writeFile(join(dir, `${newSandboxId()}.json.0123abcd.tmp`), "{");
+    const next = await w.open();
+    assert.deepEqual(await w.pending(), []);
+    await next.close();
+  });
+
   it("leaves an undelivered stop to the next daemon", async () => {
     await using w = await world();
     const request = vmRequest();
@@ -161,6 +170,19 @@ describe("remote hypervisor", () => {
       message: "no m6a.large left in eu-west-1a",
     });
     assert.equal(w.adaptor.calls.filter((name) => name === "startVm").length, 1);
+  });
+
+  it("says why there was no VM when its own time runs out first", async () => {
+    await using w = await world();
+    const request = vmRequest();
+    const over = deferred<void>();
+    w.adaptor.waiting.set(request.sandboxId, new Fault("resource_exhausted", "no room in eu-west-1a, 1b and 1c"));
+    w.adaptor.held.set(request.sandboxId, over);
+    await w.hypervisor.createVm(request, call());
+    const failed = await w.hypervisor.startVm(request.sandboxId, withDeadline(300)).catch((e: unknown) => e);
+    assert.ok(failed instanceof Fault && failed.code === "deadline_exceeded");
+    assert.equal(failed.fullMessage, "the pod VM had no address in time: no room in eu-west-1a, 1b and 1c");
+    over.resolve();
   });
 
   it("takes no word of the adaptor's for a broken stream, not even cancelled", async () => {

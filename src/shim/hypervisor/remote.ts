@@ -156,8 +156,11 @@ export class RemoteHypervisor implements Hypervisor {
 
   async startVm(id: SandboxId, call: Call): Promise<VmAddress> {
     let last: Fault | undefined;
+    const onWaiting = (fault: Fault): void => {
+      last = fault;
+    };
     for (let attempt = 0; ; attempt++) {
-      const outcome = await this.#followStart(id, call);
+      const outcome = await this.#followStart(id, onWaiting, call);
       if (outcome.kind === "started") {
         await this.#live.learn(id, outcome.address);
         return outcome.address;
@@ -254,7 +257,7 @@ export class RemoteHypervisor implements Hypervisor {
   }
 
   /** "failed" is the adaptor's own word and final; "broken" is a stream that ended early. */
-  async #followStart(id: SandboxId, call: Call): Promise<StartOutcome> {
+  async #followStart(id: SandboxId, onWaiting: (fault: Fault) => void, call: Call): Promise<StartOutcome> {
     try {
       for await (const event of this.#client.startVm({ sandboxId: id }, call)) {
         const { stage, instanceId, addresses, port, operationId } = event;
@@ -268,6 +271,8 @@ export class RemoteHypervisor implements Hypervisor {
             fault: new Fault(faultCode(event.code), event.message, context, { retryable: false }),
           };
         }
+        if (stage === StartVmEvent_Stage.WAITING)
+          onWaiting(new Fault(faultCode(event.code), event.message, { sandboxId: id, operationId }));
         // Known from now on, so that a stop can name it to an adaptor that has lost the record.
         if (instanceId !== "") await this.#live.learn(id, { instanceId });
         this.#options.log.debug({ sandbox: id, stage, instance: instanceId }, "start of a pod VM goes on");

@@ -3,7 +3,7 @@ import { readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Static, Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
-import { mkdirPrivate, readIfThere, writeFileAtomic } from "../../base/files.ts";
+import { mkdirPrivate, readIfThere, removeTemporaries, writeFileAtomic } from "../../base/files.ts";
 
 const closed = { additionalProperties: false } as const;
 
@@ -74,6 +74,14 @@ export class SandboxStateStore {
     await rm(path, { force: true });
     // Fails while another life has a file there, which is meant to stay.
     await rmdir(dirname(path)).catch(() => undefined);
+  }
+
+  /** Removes what a daemon that was killed in the middle of a write has left. Before anything is written. */
+  async removeTemporaries(): Promise<void> {
+    for (const key of await namesIn(this.#dir)) {
+      await removeTemporaries(join(this.#dir, key));
+      await rmdir(join(this.#dir, key)).catch(() => undefined); // it has a file, which is meant to stay
+    }
   }
 
   /** All that can be read; `unreadable` names the rest, which is left alone: deleting it could lose a VM. */

@@ -69,7 +69,8 @@ describe("redis goes away", { timeout: 240_000, skip: withoutRedis() }, () => {
     tested.provider.knobs.createLatencyMs = 6_000;
     const id = await tested.createVm();
     const starting = tested.startVm(id);
-    await tested.until(async () => (await tested.phase(id)) === "creating", "creating");
+    // The record says "creating" before anybody has begun to work on it.
+    await tested.until(async () => tested.provider.createCalls === 1, "the cloud is asked");
     redis.pause();
     await sleep(4_000);
     redis.resume();

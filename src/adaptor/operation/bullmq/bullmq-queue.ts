@@ -23,6 +23,8 @@ const SWEEP_MS = 5_000;
 /** An operation that waits for its subject looks again after this, ms; the end of the other one wakes it earlier. */
 const BUSY_MS = 1_000;
 const CLOSE_MS = 5_000;
+/** After so many sweeps in a row that the store answers and the queue does not, its connection is made anew. */
+const FAILED_SWEEPS = 3;
 const CHUNK = 500;
 
 /**
@@ -40,6 +42,7 @@ export class BullmqQueue implements OperationQueue {
   readonly #consumer: RedisClient;
   #sweeping: Promise<void> = Promise.resolve();
   #lastSweep = 0;
+  #failedSweeps = 0;
 
   constructor(deps: BullmqQueueDeps) {
     this.#deps = deps;
@@ -188,12 +191,25 @@ export class BullmqQueue implements OperationQueue {
     const overdue = candidates
       .filter((o) => all || resumed > 0 || o.wakeAt < now - sweepMs)
       .sort((a, b) => a.wakeAt - b.wakeAt);
-    for (let at = 0; at < overdue.length && !this.#runs.closing.aborted; at += CHUNK) {
-      const chunk = overdue.slice(at, at + CHUNK);
-      for (const [kind, jobs] of this.#jobs) {
-        const added = await jobs.addMissing(chunk.filter((o) => o.kind === kind));
-        if (added > 0) log.info({ kind, operations: added }, "operations without a job got one");
+    try {
+      for (let at = 0; at < overdue.length && !this.#runs.closing.aborted; at += CHUNK) {
+        await this.#addMissing(overdue.slice(at, at + CHUNK));
       }
+      this.#failedSweeps = 0;
+    } catch (e) {
+      this.#failedSweeps++;
+      if (this.#failedSweeps % FAILED_SWEEPS === 0 && !this.#runs.closing.aborted) {
+        log.warn({ err: e, sweeps: this.#failedSweeps }, "the queue does not answer: its connection is made anew");
+        this.#producer.disconnect(true);
+      }
+      throw e;
+    }
+  }
+
+  async #addMissing(operations: readonly OperationRecord[]): Promise<void> {
+    for (const [kind, jobs] of this.#jobs) {
+      const added = await jobs.addMissing(operations.filter((o) => o.kind === kind));
+      if (added > 0) this.#deps.log.info({ kind, operations: added }, "operations without a job got one");
     }
   }
 }

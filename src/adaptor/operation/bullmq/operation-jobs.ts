@@ -17,17 +17,37 @@ const LOWEST_PRIORITY = 2 ** 21;
  * what was taken from a dead worker gets a job of its own at once.
  */
 export class OperationJobs {
-  readonly #queue: Queue<JobData>;
+  readonly #make: () => Queue<JobData>;
+  #queue: Queue<JobData>;
 
   constructor(kind: string, options: QueueOptions, onError: (error: Error) => void) {
-    this.#queue = new Queue<JobData>(kind, options);
-    this.#queue.on("error", onError);
+    this.#make = () => new Queue<JobData>(kind, options).on("error", onError);
+    this.#queue = this.#make();
+  }
+
+  /**
+   * A queue of BullMQ's begins with a question to Redis. When that one fails, because Redis goes away at that moment, the
+   * queue answers everything with its failure for ever, though the connection is made again: a new one takes its place.
+   * Source: bullmq 6.7 RedisConnection.init, whose promise is what `client` gives.
+   */
+  async #ready(): Promise<Queue<JobData>> {
+    const queue = this.#queue;
+    try {
+      await queue.waitUntilReady();
+      return queue;
+    } catch (e) {
+      if (this.#queue === queue) this.#queue = this.#make();
+      // The connection is shared and stays.
+      void queue.close().catch(() => undefined); // it never was ready: nothing is lost with it
+      throw e;
+    }
   }
 
   /** Has the operation looked at when it is due. Nothing happens when it has a job. */
   async add(operation: OperationRecord, jobId = jobIdOf(operation)): Promise<void> {
     const { id, kind, priority, wakeAt } = operation;
-    await this.#queue.add(
+    const queue = await this.#ready();
+    await queue.add(
       kind,
       { operation: id },
       {
@@ -45,7 +65,7 @@ export class OperationJobs {
   /** Has it looked at now, though its job says later. */
   async wake(operation: OperationRecord): Promise<void> {
     await this.add(operation);
-    const job = await this.#queue.getJob(jobIdOf(operation));
+    const job = await (await this.#ready()).getJob(jobIdOf(operation));
     if ((await job?.isDelayed()) === true) await job?.promote();
   }
 
@@ -55,10 +75,11 @@ export class OperationJobs {
    * @returns how many
    */
   async addMissing(operations: readonly OperationRecord[]): Promise<number> {
+    const queue = await this.#ready();
     const added = await Promise.all(
       operations.map(async (operation) => {
         const jobId = jobIdOf(operation);
-        const job = await this.#queue.getJob(jobId);
+        const job = await queue.getJob(jobId);
         if (job === undefined) await this.add(operation);
         else if (await job.isActive()) await this.add(operation, `${jobId}-${Date.now()}`);
         else return 0;

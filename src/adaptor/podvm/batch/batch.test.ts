@@ -72,6 +72,32 @@ describe("creates in batches", { timeout: 60_000 }, () => {
     assert.equal(new Set(tested.provider.asked.map((b) => b.class.tags.createOperation)).size, 4, "a token each");
   });
 
+  it("tells who waits why there is nothing for it, so that giving up can say so", async () => {
+    for (const place of ["a", "b", "c"]) tested.provider.knobs.pools.set(place, 0);
+    const sandboxId = await tested.createVm({ name: "waits" });
+    for await (const event of tested.client.startVm({ sandboxId }, { signal: AbortSignal.timeout(20_000) })) {
+      if (event.stage === Stage.ACCEPTED) continue;
+      assert.equal(event.stage, Stage.WAITING);
+      assert.equal(event.code, "resource_exhausted");
+      assert.match(event.message, /3 places have no room: .*a: no capacity/);
+      return;
+    }
+    assert.fail("the stream ended");
+  });
+
+  it("leaves no instance of a finished batch that nobody was given, though others of the batch live", async () => {
+    const started = await startAll(2);
+    await tested.until(async () => tested.provider.assigned.size === 2, "all are tagged");
+    const [kept] = await tested.provider.listInstances("test");
+    assert.ok(kept !== undefined);
+    // As after a crash between the cloud's answer and the records: one more than was given out.
+    const { cluster, owner, createOperation } = kept.tags;
+    const tags = { cluster, owner, createOperation, created: new Date().toISOString() } as const;
+    const leftover = tested.provider.addLike(kept.id, { id: "zero-leftover", tags });
+    assert.ok((await tested.instances()).includes(leftover));
+    await assertOneEach(started.map((s) => s.id));
+  });
+
   it("asks for fewer when a quota has no room for all", async () => {
     tested.provider.knobs.quota = 3;
     const started = await startAll(4);

@@ -93,6 +93,11 @@ export class Launches implements AsyncDisposable {
     }
   }
 
+  /** The batch that a sandbox's instance is to come from, as far as this adaptor knows. */
+  batchOf(id: SandboxId): OperationId | undefined {
+    return this.#batchOf.get(id);
+  }
+
   /** Takes sandboxes out of the line that are in no batch, for instances that were made for others. */
   takeWaiting(key: string, count: number): readonly SandboxId[] {
     const taken = this.#lines.get(key)?.waiting.splice(0, count) ?? [];

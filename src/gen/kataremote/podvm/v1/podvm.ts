@@ -94,7 +94,7 @@ export interface StartVmEvent {
   instanceId: string;
   addresses: string[];
   port: number;
-  /** Fault code and message (FAILED only). */
+  /** Fault code and message (FAILED and WAITING only). */
   code: string;
   message: string;
   operationId: string;
@@ -111,6 +111,8 @@ export const StartVmEvent_Stage = {
   /** ADDRESS - Addresses are known: the node may dial now. Last event of a start that goes well. */
   ADDRESS: 3,
   FAILED: 4,
+  /** WAITING - It is tried again: code and message say what it failed with so far. Once for each new reason. */
+  WAITING: 5,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -122,6 +124,7 @@ export namespace StartVmEvent_Stage {
   export type INSTANCE = typeof StartVmEvent_Stage.INSTANCE;
   export type ADDRESS = typeof StartVmEvent_Stage.ADDRESS;
   export type FAILED = typeof StartVmEvent_Stage.FAILED;
+  export type WAITING = typeof StartVmEvent_Stage.WAITING;
   export type UNRECOGNIZED = typeof StartVmEvent_Stage.UNRECOGNIZED;
 }
 
