@@ -38,6 +38,12 @@ check() {
   fi
 }
 
+# program NAME COMMAND...: as check, and shows its last line, which has its numbers.
+program() {
+  check "$@"
+  tail -n 1 "$work/out"
+}
+
 # suite NAME ARGUMENTS...: node's test runner, its counts taken from its own summary.
 suite() {
   _name=$1
@@ -71,8 +77,13 @@ check "generated code is what proto/ gives" generated_is_current
 check "package-lock.json is as committed" lock_is_unchanged
 check "shell scripts parse" sh -c 'for f in deploy/*.sh deploy/bin/* test/run.sh; do sh -n "$f" || exit 1; done'
 check "build" npm run --silent build
-suite "unit, conformance and integration tests" --test-timeout=120000 'src/**/*.test.ts' 'providers/**/*.test.ts' \
-  'deploy/**/*.test.ts' 'test/lint/**/*.test.ts' 'test/clouds/**/*.test.ts' 'test/conformance/**/*.test.ts' 'test/integration/**/*.test.ts' 'test/protocol/**/*.test.ts'
+# The same files as `npm test`; node reads the patterns, not this shell.
+set -f
+# shellcheck disable=SC2046
+suite "unit, conformance and integration tests" --test-timeout=120000 $(cat test/files.txt)
+set +f
+program "mutated frames on every socket, quick" node test/fuzz/main.ts --quick
+program "chaos, quick" node test/chaos/main.ts --quick --parallel 2
 if [ -n "$e2e" ]; then
   CACHE=$(cache_dir)
   check "pod VM image" "$ROOT/dist/bin/kata-remote" image build --out "$CACHE/podvm" --cache "$CACHE/podvm-build"

@@ -29,7 +29,9 @@ function hit(hits: readonly Hit[], store: StoreKind, more: Details = {}): ChaosC
   const ends = hits.find(({ fault }) => endsPod(fault));
   const create =
     ends === undefined || DELETE_STEPS.some((s) => s === ends.at)
-      ? "succeeds"
+      ? hits.some(interruptsCalls)
+        ? "either"
+        : "succeeds"
       : BEFORE_ANSWER.has(ends.at)
         ? "fails"
         : "either";
@@ -41,7 +43,12 @@ function hit(hits: readonly Hit[], store: StoreKind, more: Details = {}): ChaosC
   };
 }
 
-function kill(whom: "adaptor" | "node" | "redis", downMs = 300): Fault {
+/** A call that is on its way when the daemon dies is not answered, whoever holds the connection. */
+function interruptsCalls({ at: step, fault }: Hit): boolean {
+  return fault.kind === "kill" && fault.whom === "node" && DAEMON_DEATH === "unnoticed" && BEFORE_ANSWER.has(step);
+}
+
+function kill(whom: "adaptor" | "node" | "relay" | "redis", downMs = 300): Fault {
   return { kind: "kill", whom, downMs };
 }
 
@@ -60,11 +67,12 @@ const adaptorKilled = (["embedded", "redis"] as const).flatMap((store) =>
 );
 
 const daemonKilled = ALL_STEPS.map((step) =>
-  at(step, kill("node"), "embedded", {
-    ...quickAt(["run-effect", "started", "node-stopping"], step),
-    // A call that is on its way when the daemon dies is not answered, whoever holds the connection.
-    ...(DAEMON_DEATH === "unnoticed" && BEFORE_ANSWER.has(step) ? { create: "either" } : {}),
-  }),
+  at(step, kill("node"), "embedded", quickAt(["run-effect", "started", "node-stopping"], step)),
+);
+
+/** It ends every pod of the node, and nothing of them may stay. */
+const relayKilled = ALL_STEPS.map((step) =>
+  at(step, kill("relay", 0), "embedded", { ...quickAt(["accepted", "started"], step), create: "either" }),
 );
 
 const redisKilled = ALL_STEPS.map((step) =>
@@ -301,7 +309,7 @@ const cloudTroubles: ChaosCase[] = [
 const together: ChaosCase[] = [
   ...["run-asked", "run-effect", "accepted", "configured", "end-asked"].flatMap((step) => [
     at(step, kill("adaptor"), "redis", quickAt(["run-effect"], step)),
-    at(step, kill("node"), "redis", DAEMON_DEATH === "unnoticed" || step === "end-asked" ? {} : { create: "either" }),
+    at(step, kill("node"), "redis", step === "end-asked" ? {} : { create: "either" }),
     at(step, kill("redis", 1_000), "redis"),
   ]),
   hit(
@@ -353,6 +361,7 @@ const withVms: ChaosCase[] = [
 export const CASES: readonly ChaosCase[] = [
   ...adaptorKilled,
   ...daemonKilled,
+  ...relayKilled,
   ...redisKilled,
   ...vmKilled,
   ...paused,

@@ -57,10 +57,10 @@ export interface ChaosCase {
 }
 
 /**
- * What the death of a node daemon means for its pods. It ends them as long as the relay's parts run inside of it; with
- * the relay as a process of its own nobody notices: then this becomes "unnoticed", and the cases expect that.
+ * What the death of a node daemon means for its pods: nothing, since their connections and listeners are the relay's,
+ * a process of its own. Only a call that is on its way then may fail.
  */
-export const DAEMON_DEATH: "ends-pods" | "unnoticed" = "ends-pods" as "ends-pods" | "unnoticed";
+export const DAEMON_DEATH: "ends-pods" | "unnoticed" = "unnoticed" as "ends-pods" | "unnoticed";
 
 /** Whether a fault ends the pod that is being made or deleted, which containerd must then be told. */
 export function endsPod(fault: Fault): boolean {
@@ -70,7 +70,7 @@ export function endsPod(fault: Fault): boolean {
     case "lose-node":
       return true;
     case "kill":
-      return fault.whom === "node" && DAEMON_DEATH === "ends-pods";
+      return fault.whom === "relay" || (fault.whom === "node" && DAEMON_DEATH === "ends-pods");
     default:
       return false;
   }

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -67,8 +68,7 @@ export class ContainerdStandIn {
 
   /** A pod whose creation has not been asked for. */
   async open(id: string): Promise<Pod> {
-    const hash = createHash("sha256").update(DOOR).digest("hex").slice(0, 32);
-    const client = new TtrpcClient(connect(join(this.#runDir, "s", `${hash}.sock`)));
+    const client = new TtrpcClient(connect(this.#door));
     const task = createClient(TaskDefinition, client);
     const pod: Pod = { id, client, task, exits: [], ...NEW };
     this.#pods.set(id, pod);
@@ -78,6 +78,22 @@ export class ContainerdStandIn {
       this.#timeline.note(`containerd: the shim of ${id} is gone`);
     });
     return pod;
+  }
+
+  /** Whether somebody listens where Task calls go. */
+  async canConnect(): Promise<boolean> {
+    const socket = connect(this.#door);
+    const connected = await once(socket, "connect").then(
+      () => true,
+      () => false,
+    );
+    socket.destroy();
+    return connected;
+  }
+
+  get #door(): string {
+    const hash = createHash("sha256").update(DOOR).digest("hex").slice(0, 32);
+    return join(this.#runDir, "s", `${hash}.sock`);
   }
 
   /** @throws what the shim answers */

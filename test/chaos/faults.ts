@@ -3,7 +3,7 @@ import type { World } from "./world.ts";
 
 /** What breaks at a step. `downMs` is how long it stays so. */
 export type Fault =
-  | { readonly kind: "kill"; readonly whom: "adaptor" | "node" | "redis"; readonly downMs: number }
+  | { readonly kind: "kill"; readonly whom: "adaptor" | "node" | "relay" | "redis"; readonly downMs: number }
   /** `noticed`: the cloud knows that the VM is gone. */
   | { readonly kind: "kill-vm"; readonly noticed: boolean }
   | { readonly kind: "pause"; readonly whom: "adaptor" | "node" | "redis"; readonly downMs: number }
@@ -38,6 +38,7 @@ export function strike(world: World, fault: Fault): Promise<void> {
       return world.reboot();
     case "lose-node":
       world.node.kill();
+      world.killRelay();
       world.containerd.forget();
       return Promise.resolve();
     case "repeat-calls":
@@ -53,7 +54,10 @@ export function describeFault(fault: Fault): string {
   ].join(" ");
 }
 
-async function kill(world: World, whom: "adaptor" | "node" | "redis", downMs: number): Promise<void> {
+async function kill(world: World, whom: "adaptor" | "node" | "relay" | "redis", downMs: number): Promise<void> {
+  if (whom === "relay") {
+    return world.untilRelayServes(world.killRelay());
+  }
   if (whom === "redis") {
     const killed = redisOf(world).server.kill();
     await killed;

@@ -46,7 +46,9 @@ function randomCase(seed: number): ChaosCase {
   return {
     name: `random ${seed} ${store}: ${single.map((h) => `${describeFault(h.fault)} at ${h.at}`).join(", ")}${hidden ? ", new VMs not shown" : ""}`,
     ...{ store, hits: single },
-    create: single.some((h) => endsPod(h.fault) || /redis-|pause/.test(h.fault.kind)) ? "either" : "succeeds",
+    create: single.some((h) => endsPod(h.fault) || /redis-|pause|kill node/.test(describeFault(h.fault)))
+      ? "either"
+      : "succeeds",
     bystander: single.some((h) => endsNode(h.fault)) ? "ends" : "runs",
     ...(hidden ? { troubles: [{ during: "create", knobs: { hiddenDescribes: 6 } }] } : {}),
     ...(single.some((h) => h.fault.kind === "redis-old")
@@ -65,6 +67,7 @@ function faults(store: ChaosCase["store"], downMs: number): readonly Fault[] {
     { kind: "kill", whom: "adaptor", downMs: 0 },
     { kind: "kill-vm", noticed: true },
     { kind: "kill-vm", noticed: false },
+    { kind: "kill", whom: "relay", downMs: 0 },
     { kind: "reboot-node" },
     { kind: "repeat-calls" },
   ];

@@ -166,13 +166,30 @@ export class World implements AsyncDisposable {
   /** The node comes up again after a reboot: nothing of what ran on it is there. */
   async reboot(): Promise<void> {
     this.node.kill();
+    this.killRelay();
     this.containerd.forget();
+    await until("the relay to be gone", 10_000, () => this.#relays().length === 0);
     for (const name of readdirSync(this.#runDir)) {
       // The adaptor's sockets are only here because cases are short of path length: it runs elsewhere.
       if (!/^(adaptor|rest)\.sock$/.test(name)) rmSync(join(this.#runDir, name), { recursive: true, force: true });
     }
     writeFileSync(join(this.folder, "boot-id"), `${randomUUID()}\n`);
     await this.node.start();
+  }
+
+  /** The process that holds the pods' connections, at once. @returns its pid */
+  killRelay(): readonly number[] {
+    const pids = this.#relays();
+    for (const pid of pids) signal(pid, "SIGKILL");
+    return pids;
+  }
+
+  /** The node daemon starts the next one. */
+  async untilRelayServes(killed: readonly number[]): Promise<void> {
+    // The sockets of a killed process with threads live on for a moment: the daemon starts the next one when they close.
+    await until("the next relay to start", 30_000, () => this.#relays().some((pid) => !killed.includes(pid)));
+    await until("the next relay to serve", 30_000, () => this.containerd.canConnect());
+    this.timeline.note("the next relay serves");
   }
 
   /** What pods have left on the node, apart from its daemon. */
@@ -194,7 +211,8 @@ export class World implements AsyncDisposable {
 
   /** Processes of this world that nobody knows of. */
   strayProcesses(): string[] {
-    const known = new Set([this.adaptor.pid, this.node.pid]);
+    // The node daemon's relay stays; a second one would be one that nobody ends.
+    const known = new Set([this.adaptor.pid, this.node.pid, this.#relays().at(-1)]);
     return processesOf(this.folder)
       .filter(({ pid }) => !known.has(pid))
       .map(({ pid, command }) => `process ${pid}: ${command.slice(0, 120)}`);
@@ -211,6 +229,15 @@ export class World implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close(false);
+  }
+
+  /** Their pids. */
+  #relays(): number[] {
+    const dir = join(this.#runDir, "r/");
+    return processesOf(this.folder)
+      .filter(({ command }) => command.includes(dir))
+      .map(({ pid }) => pid)
+      .sort((a, b) => a - b);
   }
 
   async #killAll(): Promise<void> {
@@ -262,7 +289,7 @@ function writeConfigurations(folder: string, cloud: Cloud, redis: RedisPlace | u
       redis === undefined ? { kind: "embedded" } : { kind: "redis", url: redis.url, leaseMs: 1_500, timeoutMs: 1_500 },
     grpc: { socketPath: join(runDir, "adaptor.sock") },
     rest: { socketPath: join(runDir, "rest.sock") },
-    nodes: { rebootQuietMs: 0, silentMs: 13_000, goneMs: 15_000 },
+    nodes: { rebootQuietMs: 0, silentMs: 20_000, goneMs: 25_000 },
     reconcile: { intervalMs: 300, lostIntervalMs: 300, lostGraceMs: 3_000, orphanGraceMs: 2_000 },
     limits: { startTimeoutMs: 20_000, stopTimeoutMs: 20_000, consoleWaitMs: 1_000 },
   };
