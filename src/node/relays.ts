@@ -29,6 +29,8 @@ export interface RelaysDeps {
   readonly start: (call: Call) => Promise<RelayClient>;
   /** How each of them starts this daemon again; [] = it does not. */
   readonly restart: readonly string[];
+  /** How long a relay of an earlier version stays after its last pod, ms. */
+  readonly drainMs?: number;
 }
 
 type Answer = (request: TaskRequest, call: Call) => Promise<TaskReply>;
@@ -227,7 +229,7 @@ export class Relays implements Relay {
   #drain(client: RelayClient): void {
     const empty = (): boolean => ![...this.#homes.values()].includes(client);
     if (client === this.#current || !empty()) return;
-    void sleep(DRAIN_MS, { signal: this.#over.signal })
+    void sleep(this.#deps.drainMs ?? DRAIN_MS, { signal: this.#over.signal })
       .then(async () => {
         if (!empty() || !this.#clients.has(client)) return;
         this.#clients.delete(client);

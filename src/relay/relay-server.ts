@@ -19,6 +19,8 @@ export interface RelayServerDeps extends RelayOptions {
   /** Private to this relay; sockets are made in it. */
   readonly dir: string;
   readonly log: Logger;
+  /** What it says it is; by default what it was built as. */
+  readonly version?: string;
   readonly onAttached: () => void;
   /** The daemon's connection is gone. */
   readonly onDetached: () => void;
@@ -103,7 +105,7 @@ export class RelayServer implements AsyncDisposable {
         const { guests } = await relay.held();
         this.#deps.log.info({ version, guests: guests.size, waiting: line.pending.size }, "a node daemon came");
         return {
-          ...{ version: VERSION, pid: process.pid, taskKeys: [...line.pending] },
+          ...{ version: this.#deps.version ?? VERSION, pid: process.pid, taskKeys: [...line.pending] },
           guests: [...guests].map(([sandboxId, facts]) => ({
             sandboxId,
             facts: { ...facts, listeningMs: BigInt(Math.round(facts.listeningMs)) },
