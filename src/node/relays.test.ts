@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { rename, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -6,7 +8,7 @@ import { RelayFixture } from "../../test/support/relay-fixture.ts";
 import { StubGuest } from "../../test/support/stub-guest.ts";
 import { background, withDeadline } from "../base/call.ts";
 import { deferred } from "../base/deferred.ts";
-import { race } from "../base/retry.ts";
+import { race, sleep } from "../base/retry.ts";
 import { silentLogger } from "../base/silent-log.ts";
 import { VERSION } from "../base/version.ts";
 import { HealthCheckResponse, HealthDefinition } from "../gen/agent/health.ts";
@@ -90,3 +92,41 @@ describe("relay processes of two versions", () => {
     assert.equal(await health(w.relays.guest(w.next.sandboxId)), 1);
   });
 });
+
+describe("a relay process that dies", () => {
+  it("leaves no socket that nobody listens on: starts wait for the next one", async () => {
+    const fixture = await RelayFixture.create();
+    const first = await relayServer(join(fixture.dir, "1"), VERSION);
+    const second = await relayServer(join(fixture.dir, "2"), VERSION);
+    const mayStart = deferred<void>();
+    const start = async (): Promise<RelayClient> => {
+      await mayStart.promise;
+      return second.client();
+    };
+    const relays = await Relays.open({ log, found: [await first.client()], start, restart: [] }, background());
+    try {
+      await relays.onTaskRequest(async () => fine);
+      const door = { door: "d", socketPath: join(fixture.dir, "d.sock") };
+      await relays.openDoor(door);
+      // As SIGKILL leaves it: the connections end, what lies there stays. (A server that closes removes its own only.)
+      await writeFile(`${door.socketPath}.kept`, "");
+      await rename(`${door.socketPath}.kept`, door.socketPath);
+      await first.server[Symbol.asyncDispose]();
+      await untilGone(door.socketPath);
+      mayStart.resolve();
+      await relays.openDoor(door);
+      const containerd = new TtrpcClient(connect(door.socketPath));
+      assert.equal(Buffer.from(await containerd.call("t", "State", Buffer.alloc(0))).toString(), "fine");
+      containerd.close();
+    } finally {
+      await relays.handOver();
+      for (const relay of [first, second]) await relay.server[Symbol.asyncDispose]();
+      await fixture[Symbol.asyncDispose]();
+    }
+  });
+});
+
+async function untilGone(path: string): Promise<void> {
+  const call = withDeadline(5_000);
+  while (existsSync(path)) await sleep(10, call);
+}

@@ -1,3 +1,4 @@
+import { rm } from "node:fs/promises";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { SandboxId } from "../base/ids.ts";
@@ -202,6 +203,10 @@ export class Relays implements Relay {
 
   async #startNext(): Promise<void> {
     const call = { signal: this.#over.signal };
+    // Nobody listens on these: where there is none, launchers and containerd wait for the next one.
+    await Promise.all([...this.#doors.values()].map((door) => rm(door.socketPath, { force: true }))).catch(
+      (err: unknown) => this.#log.warn({ err }, "sockets of a dead relay stay until the next one replaces them"),
+    );
     for (let attempt = 0; !call.signal.aborted; attempt++) {
       try {
         const client = await this.#deps.start(call);
