@@ -137,7 +137,7 @@ export class RelayClient implements Relay {
   }
 
   async closeDoor(door: string): Promise<void> {
-    await this.#ask((o) => this.#relay.closeDoor({ door }, o), withDeadline(SOON_MS));
+    await this.#release((o) => this.#relay.closeDoor({ door }, o));
   }
 
   async connectGuest(spec: GuestSpec, call: Call): Promise<GuestFacts> {
@@ -191,8 +191,7 @@ export class RelayClient implements Relay {
   }
 
   async disconnectGuest(id: SandboxId): Promise<void> {
-    if (this.#dead.settled) return;
-    await this.#ask((o) => this.#relay.disconnectGuest({ sandboxId: id }, o), withDeadline(SOON_MS));
+    await this.#release((o) => this.#relay.disconnectGuest({ sandboxId: id }, o));
   }
 
   async sendTree(id: SandboxId, tree: TreeSpec, call: Call): Promise<TreeReceipt> {
@@ -208,8 +207,7 @@ export class RelayClient implements Relay {
   }
 
   async closeAgentSocket(id: SandboxId): Promise<void> {
-    if (this.#dead.settled) return;
-    await this.#ask((o) => this.#relay.closeAgentSocket({ sandboxId: id }, o), withDeadline(SOON_MS));
+    await this.#release((o) => this.#relay.closeAgentSocket({ sandboxId: id }, o));
   }
 
   async agentSocketUse(): Promise<readonly AgentSocketUse[]> {
@@ -233,7 +231,7 @@ export class RelayClient implements Relay {
   }
 
   async giveUpOutput(key: string): Promise<void> {
-    await this.#ask((o) => this.#relay.giveUpOutput({ key }, o), withDeadline(SOON_MS));
+    await this.#release((o) => this.#relay.giveUpOutput({ key }, o));
   }
 
   async closeStdin(key: string, call: Call): Promise<void> {
@@ -241,8 +239,7 @@ export class RelayClient implements Relay {
   }
 
   async detachStdio(key: string): Promise<void> {
-    if (this.#dead.settled) return;
-    await this.#ask((o) => this.#relay.detachStdio({ key }, o), withDeadline(SOON_MS));
+    await this.#release((o) => this.#relay.detachStdio({ key }, o));
   }
 
   async handOver(): Promise<void> {
@@ -266,6 +263,17 @@ export class RelayClient implements Relay {
       return await this.#cancellable(work, call.signal);
     } catch (e) {
       throw statusToFault(e);
+    }
+  }
+
+  /** Has the relay let go of something; one that died, or dies now, has let go of everything. */
+  async #release(work: (options: CallOptions) => Promise<unknown>): Promise<void> {
+    if (this.#dead.settled) return;
+    try {
+      await this.#ask(work, withDeadline(SOON_MS));
+    } catch (e) {
+      const { code, context } = Fault.from(e);
+      if (code !== "unavailable" || context.sent === undefined) throw e; // else the connection broke
     }
   }
 

@@ -2,17 +2,21 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { constants, openSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
 import { connect, Socket } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { RelayFixture } from "../../test/support/relay-fixture.ts";
 import { StubGuest } from "../../test/support/stub-guest.ts";
 import { background, type Call } from "../base/call.ts";
+import { deferred } from "../base/deferred.ts";
 import { silentLogger } from "../base/log.ts";
 import { AgentServiceDefinition } from "../gen/agent/agent.ts";
-import { createClient, TtrpcClient } from "../ttrpc/index.ts";
+import { createClient, TtrpcClient, TtrpcServer } from "../ttrpc/index.ts";
 import { KEEP_KEY, RelayClient, RelayServer, type StdioSpec, type TaskReply, type TaskRequest } from "./index.ts";
+import { UnixListener } from "./unix-listener.ts";
 
 const ok: TaskReply = { ok: true, payload: Buffer.from("fine") };
 
@@ -235,5 +239,31 @@ describe("a relay process", () => {
     await assert.rejects(w.agent(other).startContainer({ containerId: "c" }), { code: "unavailable" });
     // A daemon that has handed over must hear of nothing that would make it act.
     assert.equal(await Promise.race([lost, delay(50, "nothing")]), "nothing");
+  });
+});
+
+describe("a relay process that dies while it is asked to let go", () => {
+  it("has let go: nothing fails, in the daemon, that the pods' end does not say", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "relay-"));
+    const asked = deferred<void>();
+    const never = new Promise<Uint8Array>(() => undefined);
+    const server = new TtrpcServer({ log: silentLogger() });
+    server.setFallback((_payload, { method }) => {
+      if (method === "Held") return Promise.resolve(Buffer.alloc(0));
+      asked.resolve();
+      return never;
+    });
+    const listener = await UnixListener.open(join(dir, "c.sock"), (socket) => void server.accept(socket));
+    try {
+      const client = await RelayClient.connect(dir, { log: silentLogger() }, background());
+      const released = client.detachStdio("s/c/c");
+      await asked.promise;
+      server.close();
+      await released;
+      await client.detachStdio("s/c/c");
+    } finally {
+      await listener.close();
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 });
