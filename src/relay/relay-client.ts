@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { type Call, withDeadline } from "../base/call.ts";
 import { deferred } from "../base/deferred.ts";
+import { dialUnix } from "../base/dial-unix.ts";
 import { Fault } from "../base/fault.ts";
 import { parseSandboxId, type SandboxId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
@@ -34,7 +35,7 @@ import {
   type TreeReceipt,
   type TreeSpec,
 } from "./relay.ts";
-import { callSocket, dialUnix, Meta, metadataValue, ownerSocket, withoutOwn } from "./wire.ts";
+import { callSocket, Meta, metadataValue, ownerSocket, withoutOwn } from "./wire.ts";
 
 /** What is answered from memory, ms. */
 const SOON_MS = 10_000;

@@ -1,8 +1,4 @@
-import { connect, type Socket } from "node:net";
 import { join } from "node:path";
-import type { Call } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
-import { ended } from "../base/retry.ts";
 import type { Metadata } from "../ttrpc/index.ts";
 
 /** Metadata that daemon and relay process add to calls which they pass on as bytes, and take off again. */
@@ -36,23 +32,4 @@ export function callSocket(dir: string): string {
 /** In the relay's directory: the relay calls whichever daemon connected last. */
 export function ownerSocket(dir: string): string {
   return join(dir, "a.sock");
-}
-
-/** @throws Fault unavailable naming the path when nobody listens; what ended the call */
-export async function dialUnix(path: string, call: Call): Promise<Socket> {
-  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-  const socket = connect({ path });
-  const onAbort = (): void => {
-    socket.destroy();
-    reject(ended(call));
-  };
-  const onError = (cause: Error): void => reject(new Fault("unavailable", `nobody listens at ${path}`, {}, { cause }));
-  socket.once("connect", () => resolve(socket)).once("error", onError);
-  call.signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await promise;
-  } finally {
-    call.signal.removeEventListener("abort", onAbort);
-    socket.off("error", onError);
-  }
 }

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { type Call, withDeadline } from "../../base/call.ts";
+import { dialUnix } from "../../base/dial-unix.ts";
 import type { Logger } from "../../base/log.ts";
 import { ControlDefinition } from "../../gen/kataremote/node/v1/control.ts";
 import type { PodNetwork } from "../../podnetwork/index.ts";
@@ -7,7 +8,7 @@ import { createClient, TtrpcClient } from "../../ttrpc/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
 import { SandboxStateStore, stopVm } from "../sandbox/index.ts";
 import type { CleanupResult } from "../shim-service.ts";
-import { dialUnix, TaskRecords } from "../task/index.ts";
+import { TaskRecords } from "../task/index.ts";
 import type { DeleteFlags } from "./delete-flags.ts";
 
 export interface CleanUpDeps {

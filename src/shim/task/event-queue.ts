@@ -1,10 +1,10 @@
 import { type Call, withDeadline } from "../../base/call.ts";
+import { dialUnix } from "../../base/dial-unix.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, race, sleep } from "../../base/retry.ts";
 import { EventsDefinition } from "../../gen/containerd/services/events/ttrpc/v1/events.ts";
 import type { Envelope } from "../../gen/containerd/types/event.ts";
 import { Code, createClient, StatusError, TtrpcClient } from "../../ttrpc/index.ts";
-import { dialUnix } from "./dial.ts";
 import type { EventJournal, KeptEvent } from "./event-journal.ts";
 
 /** Source: containerd runtime/v2/shim publisher: 5 s per call, 2048 events kept. */

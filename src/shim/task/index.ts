@@ -1,5 +1,4 @@
 export { DeletedTasks } from "./deleted-tasks.ts";
-export { dialUnix } from "./dial.ts";
 export { dispatch, errorReply, type TaskCaller, type TaskHandlers } from "./dispatch.ts";
 export { type DoorName, parseDoorName } from "./door-name.ts";
 export { EventPublisher } from "./event-publisher.ts";

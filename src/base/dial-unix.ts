@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
-import type { Call } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
-import { ended } from "../../base/retry.ts";
+import type { Call } from "./call.ts";
+import { Fault } from "./fault.ts";
+import { ended } from "./retry.ts";
 
 /**
  * Connects to a unix socket. The call bounds the connecting only: a signal given to net.connect would end the
