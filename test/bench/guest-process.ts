@@ -1,9 +1,8 @@
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { Forwarder, GuestIdentity, TreeStore } from "../../src/guest/forwarder/index.ts";
-import { Children } from "../../src/guest/system/children.ts";
+import { GuestIdentity } from "../../src/guest/forwarder/index.ts";
 import { STREAM_OFFSET } from "../../src/guestwire/index.ts";
 import type { ServerCall } from "../../src/ttrpc/index.ts";
+import { realForwarder } from "../support/real-forwarder.ts";
 import { outputBytes } from "./agent-calls.ts";
 import { serveMeasuringProcess } from "./peer-process.ts";
 
@@ -15,9 +14,8 @@ function offsetOf(call: ServerCall): number {
 
 /** The guest's own forwarder, as in a VM, in front of an agent that does nothing but give bytes. */
 async function serve(caPath: string, folder: string, address: string): Promise<void> {
-  const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
-  const treeDirectory = (treeId: string): string => join(folder, treeId);
-  const forwarder = new Forwarder({
+  const forwarder = realForwarder({
+    folder,
     identity: new GuestIdentity(readFileSync(caPath, "utf8")),
     agent: {
       readStdout: async ({ containerId, len }, call) => {
@@ -27,16 +25,6 @@ async function serve(caPath: string, folder: string, address: string): Promise<v
       readStderr: async () => ({ data: Buffer.alloc(0) }),
       closeStdin: async () => ({}),
     },
-    trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
-    treeDirectory,
-    machine: {
-      setClock: () => undefined,
-      setHostname: () => undefined,
-      listeningMs: () => 0,
-      setPodNetwork: async () => undefined,
-    },
-    diskPath: folder,
-    log: quiet,
   });
   serveMeasuringProcess(await forwarder.listen(0, address));
 }

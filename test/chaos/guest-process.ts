@@ -5,12 +5,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AgentServiceDefinition } from "../../src/gen/agent/agent.ts";
-import { Forwarder, type ForwarderDeps, GuestIdentity, TreeStore } from "../../src/guest/forwarder/index.ts";
-import { Children } from "../../src/guest/system/children.ts";
+import { type ForwarderDeps, GuestIdentity } from "../../src/guest/forwarder/index.ts";
 import { CONSOLE_KEY_PREFIX, GUEST_PORT } from "../../src/guestwire/index.ts";
 import type { Codec, ServerCall } from "../../src/ttrpc/index.ts";
 import { parseUserData } from "../../src/userdata/index.ts";
 import { FakeAgent } from "../fakes/agent.ts";
+import { realForwarder } from "../support/real-forwarder.ts";
 import type { FromGuest, ToGuest } from "./guest-messages.ts";
 
 const waiting = new Map<number, () => void>();
@@ -68,22 +68,7 @@ async function boot({ userData, address }: Extract<ToGuest, { kind: "boot" }>): 
   tell({ kind: "console", text: `${CONSOLE_KEY_PREFIX}${identity.fingerprint}\n` });
   const folder = mkdtempSync(join(tmpdir(), "chaos-guest-"));
   process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-  const treeDirectory = (treeId: string): string => join(folder, treeId);
-  const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
-  const forwarder = new Forwarder({
-    identity,
-    agent: agentService(silentAgent()),
-    trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
-    treeDirectory,
-    machine: {
-      setClock: () => undefined,
-      setHostname: () => undefined,
-      listeningMs: () => 0,
-      setPodNetwork: async () => undefined,
-    },
-    diskPath: folder,
-    log: quiet,
-  });
+  const forwarder = realForwarder({ identity, agent: agentService(silentAgent()), folder });
   const install = identity.install.bind(identity);
   identity.install = (certificatePem) => {
     install(certificatePem);

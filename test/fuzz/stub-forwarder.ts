@@ -1,28 +1,11 @@
-import { join } from "node:path";
 import { AgentServiceDefinition } from "../../src/gen/agent/agent.ts";
-import { Forwarder, GuestIdentity, TreeStore } from "../../src/guest/forwarder/index.ts";
-import { Children } from "../../src/guest/system/children.ts";
+import { type Forwarder, GuestIdentity } from "../../src/guest/forwarder/index.ts";
 import type { ServiceDefinition, ServiceImplementation } from "../../src/ttrpc/index.ts";
-
-const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
+import { realForwarder } from "../support/real-forwarder.ts";
 
 /** The guest's real forwarder in front of an agent that says yes to everything. */
 export function stubForwarder(caPem: string, folder: string): Forwarder {
-  const treeDirectory = (treeId: string): string => join(folder, encodeURIComponent(treeId).slice(0, 100));
-  return new Forwarder({
-    identity: new GuestIdentity(caPem),
-    agent: emptyAnswers(AgentServiceDefinition),
-    trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
-    treeDirectory,
-    machine: {
-      setClock: () => undefined,
-      setHostname: () => undefined,
-      listeningMs: () => 0,
-      setPodNetwork: async () => undefined,
-    },
-    diskPath: folder,
-    log: quiet,
-  });
+  return realForwarder({ identity: new GuestIdentity(caPem), agent: emptyAnswers(AgentServiceDefinition), folder });
 }
 
 /** Answers every method of a service with its empty message. */
