@@ -47,8 +47,13 @@ NEEDS
 test_needs() {
   cat <<'NEEDS'
 /usr/lib/cni/bridge containernetworking-plugins
+/usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+mcopy mtools
+sfdisk fdisk
 setfattr attr
 git git
+docker-registry docker-registry
+openssl openssl
 script bsdutils
 pgrep procps
 redis-server redis-server

@@ -13,6 +13,8 @@ import { readNodeConfig } from "./node.ts";
 import { printTable } from "./print-table.ts";
 
 export interface CheckOptions {
+  /** Only this provider's account is looked at, whatever the adaptor's configuration chooses. */
+  readonly provider?: string | undefined;
   readonly json?: boolean;
   readonly nodeConfig?: string;
   readonly adaptorConfig?: string;
@@ -34,9 +36,11 @@ const TOOLS = [
  * @returns the exit code: 1 when something that pods need is missing
  */
 export async function check(options: CheckOptions, call: Call): Promise<number> {
-  const findings = (
-    await Promise.all([host(call), containerd(call), node(options, call), adaptor(options, call)])
-  ).flat();
+  const subjects =
+    options.provider === undefined
+      ? [host(call), containerd(call), node(options, call), adaptor(options, call)]
+      : [adaptor(options, call)];
+  const findings = (await Promise.all(subjects)).flat();
   if (options.json === true) process.stdout.write(`${JSON.stringify(findings, undefined, 2)}\n`);
   else {
     printTable(
@@ -139,8 +143,9 @@ async function node(options: CheckOptions, call: Call): Promise<Finding[]> {
 
 async function adaptor(options: CheckOptions, call: Call): Promise<Finding[]> {
   try {
-    const config = await loadAdaptorConfig(options.adaptorConfig);
-    const stored = await checkStorage(config, call);
+    const loaded = await loadAdaptorConfig(options.adaptorConfig);
+    const config = { ...loaded, provider: options.provider ?? loaded.provider };
+    const stored = options.provider === undefined ? await checkStorage(config, call) : [];
     const log = createLogger("check", { level: "error" });
     const provider = await openProvider(config, log);
     try {

@@ -3,16 +3,25 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import { buildImage } from "../podvmimage/index.ts";
+import { buildDisks, buildImage, DISK_FORMATS, type DiskFormat } from "../podvmimage/index.ts";
+
+export interface ImageBuildOptions {
+  readonly out: string;
+  readonly cache: string;
+  /** Names of formats, separated by commas. Without it: kernel, initrd and root disk for a monitor of this host. */
+  readonly format?: string;
+  readonly signKey?: string;
+  readonly signCert?: string;
+  readonly json?: boolean;
+}
 
 /**
  * `kata-remote image build`
  * @throws Fault failed_precondition when run from sources that were not built
  */
-export async function imageBuild(
-  options: { readonly out: string; readonly cache: string; readonly json?: boolean },
-  call: Call,
-): Promise<void> {
+export async function imageBuild(options: ImageBuildOptions, call: Call): Promise<void> {
+  const formats = parseFormats(options.format);
+  const signed = signing(options);
   const library = libraryDir();
   const guestBundleDir = join(library, "guest");
   if (!existsSync(guestBundleDir)) {
@@ -21,17 +30,32 @@ export async function imageBuild(
       `${guestBundleDir} is missing: run "npm run build", then this command from dist/bin`,
     );
   }
-  const image = await buildImage(
-    {
-      outDir: options.out,
-      cacheDir: options.cache,
-      guestBundleDir,
-      onProgress: (step) => process.stderr.write(`kata-remote image: ${step}\n`),
-    },
-    call,
-  );
-  process.stderr.write(`kata-remote image: ${options.out} is ${image.rebuilt ? "built" : "up to date"}\n`);
-  if (options.json === true) process.stdout.write(`${JSON.stringify(image, undefined, 2)}\n`);
+  const say = (text: string): unknown => process.stderr.write(`kata-remote image: ${text}\n`);
+  const common = { outDir: options.out, cacheDir: options.cache, guestBundleDir, onProgress: say };
+  const built =
+    formats.length === 0 ? await buildImage(common, call) : await buildDisks({ ...common, formats, ...signed }, call);
+  say(`${options.out} is ${built.rebuilt ? "built" : "up to date"}`);
+  if (options.json === true) process.stdout.write(`${JSON.stringify(built, undefined, 2)}\n`);
+}
+
+function parseFormats(text: string | undefined): readonly DiskFormat[] {
+  return (text?.split(",") ?? []).map((name) => {
+    const format = DISK_FORMATS.find((f) => f === name.trim());
+    if (format === undefined) {
+      throw new Fault("invalid_argument", `--format: "${name}" is not one of ${DISK_FORMATS.join(", ")}`);
+    }
+    return format;
+  });
+}
+
+function signing({ signKey, signCert, format }: ImageBuildOptions): {
+  readonly signing?: { readonly key: string; readonly cert: string };
+} {
+  if (signKey === undefined && signCert === undefined) return {};
+  if (signKey === undefined || signCert === undefined || format === undefined) {
+    throw new Fault("invalid_argument", "--sign-key, --sign-cert and --format go together");
+  }
+  return { signing: { key: signKey, cert: signCert } };
 }
 
 /** lib/kata-remote of the installation: where this bundle stands, or the chunks directory below it. */

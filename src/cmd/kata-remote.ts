@@ -1,6 +1,8 @@
 import { Command, CommanderError, Option } from "commander";
 import { Fault } from "../base/fault.ts";
 import { VERSION } from "../base/version.ts";
+import type { CheckOptions } from "./check.ts";
+import { addImageCommands } from "./image-commands.ts";
 
 /** Ends with the process's first SIGTERM or SIGINT; a second one ends the process at once. */
 function untilSignal(): AbortSignal {
@@ -148,17 +150,7 @@ program
     await import("./guest.ts");
   });
 
-const image = program.command("image").description("the pod VM image");
-image
-  .command("build")
-  .description("builds kernel, initrd and root disk from Debian packages; unchanged inputs are not built again")
-  .option("--out <dir>", "where the files go", "/var/lib/kata-remote/image")
-  .option("--cache <dir>", "downloaded packages and their unpacked tree", "/var/cache/kata-remote/image")
-  .option("--json", "print the manifest as JSON")
-  .action(async (options: { out: string; cache: string; json?: boolean }) => {
-    const { imageBuild } = await import("./image-build.ts");
-    await imageBuild(options, { signal: untilSignal() });
-  });
+addImageCommands(program, untilSignal);
 
 program
   .command("ps")
@@ -190,13 +182,14 @@ program
 
 program
   .command("check")
-  .description("what works on this machine and what does not, with remedies")
+  .description("what works on this machine, or in a cloud's account, and what does not, with remedies")
+  .argument("[provider]", "only this provider's account: aws, azure, local")
   .option("--json", "for scripts")
   .option("--node-config <file>", "TOML, instead of /etc/kata-remote/node.toml")
   .option("--adaptor-config <file>", "TOML, instead of /etc/kata-remote/adaptor.toml")
-  .action(async (options: { json?: boolean; nodeConfig?: string; adaptorConfig?: string }) => {
+  .action(async (provider: string | undefined, options: Omit<CheckOptions, "provider">) => {
     const { check } = await import("./check.ts");
-    process.exitCode = await check(options, { signal: untilSignal() });
+    process.exitCode = await check({ ...options, provider }, { signal: untilSignal() });
   });
 
 program

@@ -15,6 +15,7 @@ export const KERNEL_PARAMS: readonly string[] = [
   "no_timer_check",
   "cryptomgr.notests",
   "root=/dev/vda",
+  "kata-remote.user-data=cidata",
 ];
 
 /**
@@ -50,13 +51,33 @@ exec $b switch_root -c /dev/console /root /usr/bin/node --expose-gc --max-semi-s
 
 /**
  * Brings the first network interface up: with the address that the kernel's parameters kata-remote.ip and
- * kata-remote.gateway name, else with a DHCP lease that is kept for as long as the VM lives.
+ * kata-remote.gateway name, else with a DHCP lease that is kept for as long as the VM lives. Where the machine is not
+ * QEMU's own its network card's driver is found by what the card says it is. Azure's interface on the VM bus has the
+ * address; the fast card that it may have as well comes later, as its slave.
  */
 export const NETWORK_SCRIPT = `#!/bin/busybox sh
 exec </dev/null >/dev/null 2>&1
 b=/bin/busybox
 $b modprobe virtio_net
 ($b modprobe overlay &) # a grandchild: udhcpc would never wait for it
+cards() {
+  for d in /sys/bus/pci/devices/*; do
+    read -r class <$d/class
+    case $class in 0x02*) ;; *) continue ;; esac
+    read -r alias <$d/modalias
+    [ -e $d/driver ] || $b modprobe "$alias"
+  done
+}
+vendor=
+[ ! -r /sys/class/dmi/id/sys_vendor ] || read -r vendor </sys/class/dmi/id/sys_vendor
+case $vendor in
+  QEMU | "") ;;
+  Microsoft*)
+    $b modprobe hv_netvsc
+    (for n in 1 2 3 4 5; do $b sleep 2; cards; done &)
+    ;;
+  *) cards ;;
+esac
 ip= gateway=
 read -r line </proc/cmdline
 for p in $line; do
@@ -68,7 +89,7 @@ done
 n=0
 while [ $n -lt 500 ]; do
   for d in /sys/class/net/*; do
-    [ -e $d/device ] || continue
+    [ -e $d/device ] && [ ! -e $d/master ] || continue
     i=\${d##*/}
     if [ -n "$ip" ]; then
       $b ip addr add $ip dev $i
@@ -78,7 +99,7 @@ while [ $n -lt 500 ]; do
       exec $b modprobe vxlan
     fi
     $b ifconfig $i up
-    exec $b udhcpc -f -i $i -s /opt/kata-remote/lease -t 5 -T 1 -A 1
+    exec $b udhcpc -f -i $i -s /opt/kata-remote/lease -t 5 -T 1 -A 1 -O mtu
   done
   $b usleep 20000
   n=$((n+1))

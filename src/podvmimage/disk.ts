@@ -7,15 +7,15 @@ export interface DiskInput {
   readonly tree: string;
   readonly guestBundleDir: string;
   readonly target: string;
+  readonly sizeMiB: number;
 }
 
-/** Virtual size. The file is sparse; the guest's changes go into each VM's own overlay. */
-const DISK_SIZE = "10G";
 /** Fixed, so that equal input gives an equal image. */
 const UUID = "6b617461-7265-4d6f-8465-706f64766d31";
 const HASH_SEED = "6b617461-7265-4d6f-8465-706f64766d32";
 /** Seconds since the epoch of everything that is made here. */
-const SOURCE_DATE = "1767225600";
+export const SOURCE_DATE_SECONDS = 1_767_225_600;
+const SOURCE_DATE = String(SOURCE_DATE_SECONDS);
 
 /**
  * Writes a raw ext4 file system with the tree and the guest's bundle in it. There is no journal: the disk does not
@@ -31,7 +31,7 @@ export async function makeDisk(input: DiskInput, call: Call): Promise<void> {
     const args = [
       ...["-q", "-F", "-t", "ext4", "-L", "kata-remote", "-U", UUID, "-m", "0", "-O", "^has_journal"],
       ...["-E", `lazy_itable_init=1,nodiscard,root_owner=0:0,hash_seed=${HASH_SEED}`],
-      ...["-d", root, input.target, DISK_SIZE],
+      ...["-d", root, input.target, `${input.sizeMiB}M`],
     ];
     const env = { ...process.env, E2FSPROGS_FAKE_TIME: SOURCE_DATE, SOURCE_DATE_EPOCH: SOURCE_DATE, LC_ALL: "C" };
     await exec("mke2fs", args, call, { env });

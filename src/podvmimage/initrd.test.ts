@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { after, describe, it } from "node:test";
 import { initScript, KERNEL_PARAMS, LEASE_SCRIPT, NETWORK_SCRIPT } from "./boot-scripts.ts";
 import { characterDevice, cpioArchive, directory, file } from "./cpio.ts";
+import { diskInitScript, diskKernelParams } from "./disk-init.ts";
 import { modulesInOrder } from "./root-tree.ts";
 
 const home = mkdtempSync(join(tmpdir(), "initrd-"));
@@ -65,7 +66,9 @@ describe("modulesInOrder", () => {
 });
 
 describe("the guest's boot scripts", () => {
-  for (const [name, script] of Object.entries({ init: initScript(["a.ko", "b.ko"]), NETWORK_SCRIPT, LEASE_SCRIPT })) {
+  const disk = diskInitScript({ virtio: ["a.ko", "b.ko"], hyperv: ["bus.ko", "c.ko"] });
+  const init = initScript(["a.ko", "b.ko"]);
+  for (const [name, script] of Object.entries({ init, disk, NETWORK_SCRIPT, LEASE_SCRIPT })) {
     it(`${name} is a shell script`, () => {
       execFileSync("sh", ["-n"], { input: script });
     });
@@ -74,5 +77,12 @@ describe("the guest's boot scripts", () => {
   it("load the modules in the order given and name the root that the kernel is told of", () => {
     assert.match(initScript(["a.ko", "b.ko"]), /for m in a\.ko b\.ko; do/);
     assert.ok(KERNEL_PARAMS.includes("root=/dev/vda"));
+  });
+
+  it("load a cloud's drivers by the machine, and find the root by its partition's name", () => {
+    assert.match(disk, /Microsoft\*\) ! \$b insmod \/modules\/bus\.ko \|\| load c\.ko ;;/);
+    assert.match(disk, /0x1af4 \] \|\| \{ load a\.ko b\.ko; break; \}/);
+    assert.equal(diskKernelParams("kata-remote-0123").at(-1), "root=PARTLABEL=kata-remote-0123");
+    assert.ok(!diskKernelParams("x").some((p) => p.startsWith("kata-remote.user-data")), "the machine says where");
   });
 });

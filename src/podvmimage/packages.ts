@@ -13,6 +13,7 @@ export interface DebianPackage {
 
 /** What the guest needs beside its kernel; their dependencies follow. */
 const WANTED = ["busybox-static", "crun", "iproute2", "libstdc++6", "tar"];
+const BOOT_STUB = "systemd-boot-efi";
 
 /** Node's names of architectures and what the Debian ones and their kernels are called. */
 const DEBIAN: Readonly<Record<string, { readonly arch: string; readonly kernel: string }>> = {
@@ -29,18 +30,33 @@ export async function resolvePackages(arch: string, workDir: string, call: Call)
   const debian = DEBIAN[arch];
   if (debian === undefined)
     throw new Fault("invalid_argument", `architecture "${arch}" has no pod VM image: x64 and arm64 have`);
+  return await withIndex(call, async () => {
+    const programs = await simulate(WANTED, workDir, call);
+    const kernel = (await simulate([debian.kernel], workDir, call)).filter((p) => /^linux-image-\d/.test(p.name));
+    return [...programs, ...kernel].sort((a, b) => (a.name < b.name ? -1 : 1));
+  });
+}
+
+/** systemd's EFI stub, which a bootable disk's kernel is put into. @throws Fault like resolvePackages */
+export async function resolveBootStub(workDir: string, call: Call): Promise<DebianPackage> {
+  const [stub] = await withIndex(call, async () =>
+    (await simulate([BOOT_STUB], workDir, call)).filter((p) => p.name === BOOT_STUB),
+  );
+  if (stub === undefined) throw new Fault("unavailable", `apt has no package ${BOOT_STUB}: is this Debian or Ubuntu?`);
+  return stub;
+}
+
+/** What apt would install on a machine that has nothing. */
+async function simulate(names: readonly string[], workDir: string, call: Call): Promise<readonly DebianPackage[]> {
   const status = join(workDir, "no-packages-installed");
   await writeFile(status, "");
-  const simulate = async (names: readonly string[]): Promise<readonly DebianPackage[]> => {
-    const options = ["-o", `Dir::State::status=${status}`, "-o", "Debug::NoLocking=1", "--no-install-recommends"];
-    const { stdout } = await exec("apt-get", ["-s", ...options, "install", ...names], call, { env: APT_ENV });
-    return parseSimulation(stdout);
-  };
-  const resolve = async (): Promise<readonly DebianPackage[]> => {
-    const programs = await simulate(WANTED);
-    const kernel = (await simulate([debian.kernel])).filter((p) => /^linux-image-\d/.test(p.name));
-    return [...programs, ...kernel].sort((a, b) => (a.name < b.name ? -1 : 1));
-  };
+  const options = ["-o", `Dir::State::status=${status}`, "-o", "Debug::NoLocking=1", "--no-install-recommends"];
+  const { stdout } = await exec("apt-get", ["-s", ...options, "install", ...names], call, { env: APT_ENV });
+  return parseSimulation(stdout);
+}
+
+/** Has apt fetch its package lists when it does not know what it is asked for. */
+async function withIndex<T>(call: Call, resolve: () => Promise<T>): Promise<T> {
   try {
     return await resolve();
   } catch (e) {

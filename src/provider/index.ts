@@ -11,4 +11,13 @@ export type {
 } from "./account.ts";
 export type { Assignment, BatchCreation, InstanceBatch, InstanceClass, Place } from "./batch.ts";
 export type { Instance, InstanceSpec, OwnerTags } from "./instance.ts";
-export type { Finding, Provider, ProviderDeps, ProviderPlugin } from "./provider.ts";
+export type { Finding, Provider, ProviderPlugin } from "./provider.ts";
+export type { ProviderDeps } from "./provider-deps.ts";
+export type {
+  DiskFormat,
+  ImagePublisher,
+  ImageToPublish,
+  PublishedImage,
+  PublisherPlugin,
+  PublishProgress,
+} from "./publish.ts";

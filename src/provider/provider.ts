@@ -1,11 +1,11 @@
 import type { Static, TSchema } from "typebox";
 import type { Call } from "../base/call.ts";
-import type { Clock } from "../base/clock.ts";
 import type { InstanceId } from "../base/ids.ts";
-import type { Logger } from "../base/log.ts";
 import type { CloudAccount } from "./account.ts";
 import type { BatchCreation } from "./batch.ts";
 import type { Instance, InstanceSpec } from "./instance.ts";
+import type { ProviderDeps } from "./provider-deps.ts";
+import type { PublisherPlugin } from "./publish.ts";
 
 /** One cloud (or this host's QEMU). Stateless: everything it must remember is a tag on the resource. */
 export interface Provider {
@@ -40,18 +40,13 @@ export interface Finding {
   readonly remedy?: string;
 }
 
-export interface ProviderDeps {
-  readonly log: Logger;
-  readonly now: () => Date;
-  /** For waits; the machine's own unless given. */
-  readonly clock?: Clock;
-}
-
 /** What a provider folder exports. No side effect on import; registration is a table in providers/registry.ts. */
 export interface ProviderPlugin<S extends TSchema = TSchema> {
   readonly name: string;
   readonly configSchema: S;
   /** Cloud actions the credentials need. */
   readonly permissions: readonly string[];
+  /** Undefined where images are files of this host. */
+  readonly publisher?: PublisherPlugin;
   create(config: Static<S>, deps: ProviderDeps): Promise<Provider>;
 }

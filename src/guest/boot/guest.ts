@@ -13,9 +13,11 @@ import { powerOff, raiseFileLimit, setClock, uptimeMs } from "../system/machine.
 import { createNamespace, loopbackUp, setHostname } from "../system/namespaces.ts";
 import { protectFromOom } from "../system/oom-score.ts";
 import { mountBase } from "./base-mounts.ts";
+import { checkFirstBoot, markBooted } from "./first-boot.ts";
+import { growPartition } from "./grow-partition.ts";
 import { prepareKernel } from "./kernel-settings.ts";
-import { readSeed } from "./seed.ts";
 import { isStockSeed } from "./stock-mark.ts";
+import { machineFacts, readUserData, type UserDataSource, userDataSources } from "./user-data-source.ts";
 
 /** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
 const FAREWELL_MS = 200;
@@ -68,13 +70,19 @@ async function boot(log: GuestLog): Promise<void> {
     log.info("pod has ended");
     setTimeout(powerOff, FAREWELL_MS);
   };
-  const agent = createAgent({ paths: AGENT_PATHS, children, end }).service;
-  const userData = await readSeed();
-  if (isStockSeed(userData)) {
-    await bootStock(userData, agent, children, log);
+  checkFirstBoot(AGENT_PATHS.disk);
+  // What does not depend on it is done while a cloud's network comes up.
+  const reading = readUserData(userDataSources(machineFacts()));
+  const { service: agent, images } = createAgent({ paths: AGENT_PATHS, children, end, log });
+  prepareKernel();
+  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
+  const userData = await reading;
+  if (isStockSeed(userData.text)) {
+    await bootStock(userData.text, agent, children, log);
+    afterListening(userData.source, log);
     return;
   }
-  const { caPem } = await parseUserData(userData);
+  const { caPem } = await parseUserData(userData.text);
   const identity = new GuestIdentity(caPem);
   say(`${CONSOLE_KEY_PREFIX}${identity.fingerprint}`);
 
@@ -97,23 +105,28 @@ async function boot(log: GuestLog): Promise<void> {
       },
     },
     diskPath: AGENT_PATHS.disk,
+    images,
     log,
   });
-  prepareKernel();
-  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
   await forwarder.listen(GUEST_PORT);
   listeningMs = uptimeMs();
   say(CONSOLE_LISTENING);
   log.info("listening", { port: GUEST_PORT, uptimeMs: listeningMs, nodeMs: Math.round(performance.now()) });
-  growFilesystem(AGENT_PATHS.disk, log);
+  afterListening(userData.source, log);
   tidyWhenQuiet();
+}
+
+/** What the pod's start need not wait for. */
+function afterListening(source: UserDataSource, log: GuestLog): void {
+  void markBooted(AGENT_PATHS.disk, log);
+  growPartition(AGENT_PATHS.disk, log);
+  growFilesystem(AGENT_PATHS.disk, log);
+  if (source === "azure") void import("./azure-ready.ts").then(({ reportReady }) => reportReady(log));
 }
 
 /** Under the stock adaptor: it asks nothing of the guest before it dials, so all is ready by then. */
 async function bootStock(userData: string, agent: Agent["service"], children: Children, log: GuestLog): Promise<void> {
   const { stockGuest } = await import("./stock-guest.ts");
-  prepareKernel();
-  createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
   const forwarder = await stockGuest({
     userData,
     agent,
@@ -122,7 +135,6 @@ async function bootStock(userData: string, agent: Agent["service"], children: Ch
   });
   await forwarder.listen(GUEST_PORT);
   say(CONSOLE_LISTENING);
-  growFilesystem(AGENT_PATHS.disk, log);
 }
 
 /** Its code is half of the bundle, with the library that checks plans: a boot does not wait for it. */

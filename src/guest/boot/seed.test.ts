@@ -30,7 +30,7 @@ describe("the NoCloud seed", () => {
     writeFileSync(join(dev, "vda"), Buffer.alloc(100_000, 1));
     iso(join(dev, "vdb"), "other");
     iso(join(dev, "vdc"), "cidata");
-    assert.equal(await readSeed(sysBlock, dev), Buffer.from(userData).toString());
+    assert.equal(await readSeed({ sysBlock, dev }), Buffer.from(userData).toString());
   });
 
   it("is not seen in anything else", () => {

@@ -18,7 +18,11 @@ const PATIENCE_MS = 10_000;
  * It is read without mounting: the one file does not deserve a file system module and its loading time.
  * @throws Fault not_found when no such volume appears
  */
-export async function readSeed(sysBlock = "/sys/class/block", dev = "/dev"): Promise<string> {
+export async function readSeed(
+  options: { readonly signal?: AbortSignal; readonly sysBlock?: string; readonly dev?: string } = {},
+): Promise<string> {
+  const { sysBlock = "/sys/class/block", dev = "/dev" } = options;
+  const pause = options.signal === undefined ? {} : { signal: options.signal };
   const given = "/run/kata-remote/user-data";
   for (const end = performance.now() + PATIENCE_MS; ; ) {
     if (existsSync(given)) return readFileSync(given, "utf8");
@@ -30,7 +34,7 @@ export async function readSeed(sysBlock = "/sys/class/block", dev = "/dev"): Pro
     if (performance.now() > end) {
       throw new Fault("not_found", 'no user-data: no disk carries a NoCloud seed (ISO 9660, label "cidata")');
     }
-    await delay(20);
+    await delay(20, undefined, pause);
   }
 }
 

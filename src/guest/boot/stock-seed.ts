@@ -1,7 +1,7 @@
 import { type Static, Type } from "typebox";
-import { parse } from "yaml";
 import { parseConfig } from "../../base/config.ts";
 import { Fault } from "../../base/fault.ts";
+import { writtenFiles } from "../../userdata/writefiles/index.ts";
 
 /** Where the stock adaptor's document puts things. Source: peer-pods contract, user-data. */
 const DIRECTORY = "/run/peerpod/";
@@ -39,7 +39,7 @@ export interface StockSeed {
  */
 export function parseStockSeed(text: string): StockSeed {
   if (Buffer.byteLength(text) > MAX_BYTES) throw invalid(`it is longer than ${MAX_BYTES} bytes`);
-  const files = writtenFiles(text);
+  const files = stockFiles(text);
   const apf = files.get(APF);
   if (apf === undefined) throw invalid(`it writes no ${DIRECTORY}${APF}`);
   if (files.has(SCRATCH)) throw unsupported(SCRATCH, "an encrypted scratch disk", "switch ENABLE_SCRATCH_SPACE off");
@@ -51,25 +51,9 @@ export function parseStockSeed(text: string): StockSeed {
   };
 }
 
-function writtenFiles(text: string): ReadonlyMap<string, string> {
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (cause) {
-    throw new Fault("invalid_argument", "the stock adaptor's user-data is not valid YAML", {}, { cause });
-  }
-  const entries = (document as { write_files?: unknown } | null)?.write_files;
-  if (!Array.isArray(entries)) throw invalid("write_files is not a list");
-  const files = new Map<string, string>();
-  for (const entry of entries as readonly unknown[]) {
-    const { path, content } = (entry ?? {}) as { path?: unknown; content?: unknown };
-    if (typeof path !== "string" || !path.startsWith(DIRECTORY)) continue;
-    const name = path.slice(DIRECTORY.length);
-    if (!KNOWN.has(name)) continue;
-    if (content !== undefined && content !== null && typeof content !== "string") throw invalid(`${path} is not text`);
-    files.set(name, content ?? "");
-  }
-  return files;
+function stockFiles(text: string): ReadonlyMap<string, string> {
+  const known = (path: string): boolean => path.startsWith(DIRECTORY) && KNOWN.has(path.slice(DIRECTORY.length));
+  return new Map([...writtenFiles(text, known)].map(([path, content = ""]) => [path.slice(DIRECTORY.length), content]));
 }
 
 function parseJson(text: string): unknown {
