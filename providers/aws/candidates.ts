@@ -6,6 +6,8 @@ export type Market = "spot" | "on-demand";
 export interface Place {
   readonly subnetId: string;
   readonly zone: string;
+  /** Of the second network interface. */
+  readonly externalSubnetId?: string | undefined;
 }
 
 /** One way to get the VM. */

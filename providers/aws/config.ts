@@ -4,6 +4,10 @@ import { OWN_TAG_PREFIX } from "./tags.ts";
 
 const id = (prefix: string) => Type.String({ pattern: `^${prefix}-[0-9a-f]{8,17}$` });
 
+/** Names /dev/sdf to /dev/sdp are for what is added to an image. Source: EC2 user guide, "Device names for volumes". */
+export const DATA_DEVICES: readonly string[] = [..."fghijklmnop"].map((letter) => `/dev/sd${letter}`);
+const MAX_DATA_VOLUMES = DATA_DEVICES.length;
+
 /** Configuration of provider aws, `[providers.aws]`. */
 export const AwsConfig = Type.Object(
   {
@@ -64,6 +68,30 @@ export const AwsConfig = Type.Object(
     rootDiskThroughputMiBps: Type.Optional(Type.Integer({ minimum: 125, maximum: 2000 })),
     encryptRootDisk: Type.Boolean({ default: true }),
     kmsKeyId: Type.Optional(Type.String({ minLength: 1, description: "Key id, alias or ARN; else aws/ebs" })),
+    dataVolumes: Type.Array(
+      Type.Object(
+        {
+          sizeGiB: Type.Optional(Type.Integer({ minimum: 1, maximum: 65_536, description: "At least the snapshot's" })),
+          snapshotId: Type.Optional(id("snap")),
+          type: Type.Union([Type.Literal("gp3"), Type.Literal("gp2"), Type.Literal("io2"), Type.Literal("st1")], {
+            default: "gp3",
+          }),
+          iops: Type.Optional(Type.Integer({ minimum: 100, maximum: 256_000 })),
+          throughputMiBps: Type.Optional(Type.Integer({ minimum: 125, maximum: 2000 })),
+        },
+        { additionalProperties: false },
+      ),
+      {
+        default: [],
+        maxItems: MAX_DATA_VOLUMES,
+        description: "Volumes that every VM has besides its root disk, made and deleted with it, encrypted as that is",
+      },
+    ),
+    externalSubnets: Type.Array(id("subnet"), {
+      default: [],
+      description: "Each VM gets a second network interface, in the one of these that is in its zone",
+    }),
+    externalSecurityGroups: Type.Array(id("sg"), { default: [], description: "Of the second network interface" }),
     publicIp: Type.Boolean({
       default: false,
       description: "Gives VMs a public address, which nodes then use. Never needed inside of one VPC",
@@ -115,6 +143,8 @@ export function checkConfig(config: AwsConfig): void {
     config.tee === "sev-snp" && config.arch === "arm64" && 'tee "sev-snp" needs arch "x86_64"',
     ...imageProblems(config),
     ...diskProblems(config),
+    ...volumeProblems(config),
+    ...externalProblems(config),
     ...placementProblems(config),
     ...tagProblems(config),
   ].filter((problem) => typeof problem === "string");
@@ -149,6 +179,40 @@ function diskProblems(config: AwsConfig): (string | false)[] {
       rootDiskThroughputMiBps !== undefined &&
       'rootDiskThroughputMiBps needs rootDiskType "gp3"',
     !encryptRootDisk && kmsKeyId !== undefined && "kmsKeyId needs encryptRootDisk",
+  ];
+}
+
+function volumeProblems({ dataVolumes, imageId, imageName }: AwsConfig): (string | false)[] {
+  const imageKnown = imageId !== undefined || imageName !== undefined;
+  return [
+    !imageKnown &&
+      dataVolumes.length > 0 &&
+      "dataVolumes needs imageId or imageName: the template's disks are not known",
+    ...dataVolumes.flatMap(({ sizeGiB, snapshotId, type, iops, throughputMiBps }, i) => [
+      (sizeGiB ?? snapshotId) === undefined && `dataVolumes[${i}] needs sizeGiB or snapshotId`,
+      type !== "gp3" && type !== "io2" && iops !== undefined && `dataVolumes[${i}].iops needs type "gp3" or "io2"`,
+      type === "io2" && iops === undefined && `dataVolumes[${i}] of type "io2" needs iops`,
+      type !== "gp3" && throughputMiBps !== undefined && `dataVolumes[${i}].throughputMiBps needs type "gp3"`,
+      type === "st1" &&
+        sizeGiB !== undefined &&
+        sizeGiB < 125 &&
+        `dataVolumes[${i}] of type "st1" has at least 125 GiB`,
+    ]),
+  ];
+}
+
+/** Source: EC2 API reference, InstanceNetworkInterfaceSpecification: a public address comes with a single interface only. */
+function externalProblems({
+  externalSubnets,
+  externalSecurityGroups,
+  subnets,
+  publicIp,
+}: AwsConfig): (string | false)[] {
+  const external = externalSubnets.length > 0;
+  return [
+    external && subnets.length === 0 && "externalSubnets needs subnets",
+    external && publicIp && "externalSubnets and publicIp exclude each other",
+    !external && externalSecurityGroups.length > 0 && "externalSecurityGroups needs externalSubnets",
   ];
 }
 

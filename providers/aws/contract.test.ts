@@ -45,6 +45,11 @@ const CASES: Readonly<Record<string, Case>> = {
     spec: { vcpus: 0, memoryMiB: 0 },
     sends: { InstanceType: "r6a.large" },
   },
+  "instanceTypes, for a pod with a GPU": {
+    config: { instanceTypes: ["g5.*", "p4d.*"], tee: "none" },
+    spec: { gpus: 2, vcpus: 4, memoryMiB: 4096 },
+    sends: { InstanceType: "g5.12xlarge", "CpuOptions.AmdSevSnp": undefined },
+  },
   instanceTypes: { config: { instanceTypes: ["c6a.*"] }, spec: { vcpus: 3 }, sends: { InstanceType: "c6a.xlarge" } },
   arch: {
     config: {
@@ -109,6 +114,42 @@ const CASES: Readonly<Record<string, Case>> = {
   encryptRootDisk: { config: {}, sends: { [`${DISK}.Encrypted`]: "true", [`${DISK}.DeleteOnTermination`]: "true" } },
   "encryptRootDisk, off": { config: { encryptRootDisk: false }, sends: { [`${DISK}.Encrypted`]: undefined } },
   kmsKeyId: { config: { kmsKeyId: "alias/pods" }, sends: { [`${DISK}.KmsKeyId`]: "alias/pods" } },
+  dataVolumes: {
+    config: {
+      dataVolumes: [
+        { sizeGiB: 100, iops: 5000, throughputMiBps: 200 },
+        { sizeGiB: 10, type: "io2", iops: 100 },
+      ],
+    },
+    sends: {
+      ...{ "BlockDeviceMapping.2.DeviceName": "/dev/sdf", "BlockDeviceMapping.3.DeviceName": "/dev/sdg" },
+      ...{ "BlockDeviceMapping.2.Ebs.VolumeSize": "100", "BlockDeviceMapping.2.Ebs.VolumeType": "gp3" },
+      ...{ "BlockDeviceMapping.2.Ebs.Iops": "5000", "BlockDeviceMapping.2.Ebs.Throughput": "200" },
+      ...{ "BlockDeviceMapping.2.Ebs.DeleteOnTermination": "true", "BlockDeviceMapping.2.Ebs.Encrypted": "true" },
+      ...{ "BlockDeviceMapping.3.Ebs.VolumeType": "io2", "BlockDeviceMapping.4.DeviceName": undefined },
+    },
+  },
+  "dataVolumes, of a snapshot": {
+    config: { dataVolumes: [{ snapshotId: "snap-0a1b2c3d4e5f60001" }], encryptRootDisk: false },
+    sends: {
+      "BlockDeviceMapping.2.Ebs.SnapshotId": "snap-0a1b2c3d4e5f60001",
+      "BlockDeviceMapping.2.Ebs.VolumeSize": undefined,
+      "BlockDeviceMapping.2.Ebs.Encrypted": undefined,
+    },
+  },
+  "externalSubnets, externalSecurityGroups": {
+    config: {
+      subnets: ["subnet-0a1b2c3d4e5f6000a", "subnet-0a1b2c3d4e5f6000b"],
+      externalSubnets: ["subnet-0a1b2c3d4e5f6000b"],
+      externalSecurityGroups: ["sg-0a1b2c3d4e5f60002"],
+    },
+    sends: {
+      ...{ [`${NIC}.SubnetId`]: "subnet-0a1b2c3d4e5f6000b", [`${NIC}.AssociatePublicIpAddress`]: undefined },
+      ...{ "NetworkInterface.2.DeviceIndex": "1", "NetworkInterface.2.SubnetId": "subnet-0a1b2c3d4e5f6000b" },
+      ...{ "NetworkInterface.2.SecurityGroupId.1": "sg-0a1b2c3d4e5f60002" },
+      ...{ "NetworkInterface.2.DeleteOnTermination": "true" },
+    },
+  },
   publicIp: { config: {}, sends: { [`${NIC}.AssociatePublicIpAddress`]: "false" } },
   "publicIp, on": { config: { publicIp: true }, sends: { [`${NIC}.AssociatePublicIpAddress`]: "true" } },
   keyName: { config: { keyName: "operator" }, sends: { KeyName: "operator" } },

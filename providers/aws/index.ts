@@ -2,6 +2,7 @@ import type { Static } from "typebox";
 import type { Provider, ProviderDeps, ProviderPlugin } from "../../src/provider/index.ts";
 import { AwsConfig, checkConfig } from "./config.ts";
 import type { Transport } from "./ec2-api.ts";
+import { awsPublisher } from "./publish/index.ts";
 
 /** Pod VMs as EC2 instances. */
 export const awsProvider: ProviderPlugin<typeof AwsConfig> = {
@@ -19,6 +20,7 @@ export const awsProvider: ProviderPlugin<typeof AwsConfig> = {
     "ec2:DescribeSecurityGroups",
     "ec2:GetConsoleOutput",
   ],
+  publisher: awsPublisher,
   create: openAws,
 };
 

@@ -1,9 +1,14 @@
 import { createHash } from "node:crypto";
-import type { BlockDeviceMapping, RunInstancesCommandInput, TagSpecification } from "@aws-sdk/client-ec2";
+import type {
+  BlockDeviceMapping,
+  EbsBlockDevice,
+  RunInstancesCommandInput,
+  TagSpecification,
+} from "@aws-sdk/client-ec2";
 import { Fault } from "../../src/base/fault.ts";
 import type { InstanceClass } from "../../src/provider/index.ts";
 import { type Candidate, candidateKey } from "./candidates.ts";
-import type { AwsConfig } from "./config.ts";
+import { type AwsConfig, DATA_DEVICES } from "./config.ts";
 import type { PodVmImage } from "./images.ts";
 import { toEc2Tags } from "./tags.ts";
 
@@ -39,7 +44,9 @@ export function launchInput(
       ...{ HttpEndpoint: "enabled", HttpTokens: "required", InstanceMetadataTags: "disabled" },
       HttpPutResponseHopLimit: config.metadataHopLimit,
     },
-    ...(image === undefined ? {} : { ImageId: image.id, BlockDeviceMappings: disks(spec, image, config) }),
+    ...(image === undefined
+      ? {}
+      : { ImageId: image.id, BlockDeviceMappings: [...disks(spec, image, config), ...dataVolumes(image, config)] }),
     ...network(candidate, config),
     ...placement(config),
     ...(config.tee === "sev-snp" ? { CpuOptions: { AmdSevSnp: "enabled" } } : {}),
@@ -75,10 +82,6 @@ function tagSpecifications(spec: InstanceClass, { market }: Candidate, config: A
 
 /** Every disk of the image goes with the VM, also one that the image would leave behind. */
 function disks(spec: InstanceClass, image: PodVmImage, config: AwsConfig): BlockDeviceMapping[] {
-  const encryption = {
-    Encrypted: config.encryptRootDisk,
-    ...(config.kmsKeyId === undefined ? {} : { KmsKeyId: config.kmsKeyId }),
-  };
   const root = {
     VolumeSize: Math.max(image.rootDiskGiB, spec.rootDiskGiB ?? config.rootDiskGiB ?? 0),
     VolumeType: config.rootDiskType,
@@ -89,26 +92,54 @@ function disks(spec: InstanceClass, image: PodVmImage, config: AwsConfig): Block
     DeviceName,
     Ebs: {
       DeleteOnTermination: true,
-      // Not written when off: an encrypted snapshot gives an encrypted volume whatever is asked for.
-      ...(config.encryptRootDisk ? encryption : {}),
+      ...encryption(config),
       ...(DeviceName === image.rootDevice ? root : {}),
     },
   }));
 }
 
+/** Not written when off: an encrypted snapshot gives an encrypted volume whatever is asked for. */
+function encryption({ encryptRootDisk, kmsKeyId }: AwsConfig): EbsBlockDevice {
+  if (!encryptRootDisk) return {};
+  return { Encrypted: true, ...(kmsKeyId === undefined ? {} : { KmsKeyId: kmsKeyId }) };
+}
+
+/** Volumes beside the image's, at names that it does not use. */
+function dataVolumes(image: PodVmImage, config: AwsConfig): BlockDeviceMapping[] {
+  const free = DATA_DEVICES.filter((name) => !image.devices.includes(name));
+  if (free.length < config.dataVolumes.length) {
+    const message = `image ${image.id} leaves ${free.length} device names for ${config.dataVolumes.length} of providers.aws.dataVolumes`;
+    throw new Fault("invalid_argument", message, { provider: "aws" });
+  }
+  return config.dataVolumes.map(({ sizeGiB, snapshotId, type, iops, throughputMiBps }, i) => ({
+    DeviceName: free[i],
+    Ebs: {
+      ...{ DeleteOnTermination: true, VolumeType: type, ...encryption(config) },
+      ...(sizeGiB === undefined ? {} : { VolumeSize: sizeGiB }),
+      ...(snapshotId === undefined ? {} : { SnapshotId: snapshotId }),
+      ...(iops === undefined ? {} : { Iops: iops }),
+      ...(throughputMiBps === undefined ? {} : { Throughput: throughputMiBps }),
+    },
+  }));
+}
+
 function network({ place }: Candidate, config: AwsConfig): Partial<RunInstancesCommandInput> {
-  const { securityGroups, publicIp } = config;
+  const { securityGroups, externalSecurityGroups, publicIp } = config;
   if (place === undefined) return securityGroups.length === 0 ? {} : { SecurityGroupIds: [...securityGroups] };
-  return {
-    NetworkInterfaces: [
-      {
-        ...{ DeviceIndex: 0, SubnetId: place.subnetId, DeleteOnTermination: true },
-        // Always said: a subnet's own setting may be to give one.
-        AssociatePublicIpAddress: publicIp,
-        ...(securityGroups.length === 0 ? {} : { Groups: [...securityGroups] }),
-      },
-    ],
+  const { subnetId, externalSubnetId } = place;
+  const primary = {
+    ...{ DeviceIndex: 0, SubnetId: subnetId, DeleteOnTermination: true },
+    ...(securityGroups.length === 0 ? {} : { Groups: [...securityGroups] }),
   };
+  if (externalSubnetId === undefined) {
+    // Always said: a subnet's own setting may be to give one. With two interfaces there is none.
+    return { NetworkInterfaces: [{ ...primary, AssociatePublicIpAddress: publicIp }] };
+  }
+  const external = {
+    ...{ DeviceIndex: 1, SubnetId: externalSubnetId, DeleteOnTermination: true },
+    ...(externalSecurityGroups.length === 0 ? {} : { Groups: [...externalSecurityGroups] }),
+  };
+  return { NetworkInterfaces: [primary, external] };
 }
 
 function placement(config: AwsConfig): Partial<RunInstancesCommandInput> {

@@ -97,11 +97,18 @@ function toPlace(candidate: Candidate): OfferedPlace {
 }
 
 async function readPlaces(api: Ec2Api, config: AwsConfig, call: Call): Promise<readonly Place[]> {
-  if (config.subnets.length === 0) return [];
-  const found = await api.describeSubnets(config.subnets, call);
+  const { subnets, externalSubnets } = config;
+  if (subnets.length === 0) return [];
+  const found = await api.describeSubnets([...new Set([...subnets, ...externalSubnets])], call);
+  const zoneOf = (id: string): string => found.find((s) => s.SubnetId === id)?.AvailabilityZone ?? id;
   // In the configured order, which is the order of preference.
-  return config.subnets.map((id) => {
-    const zone = found.find((s) => s.SubnetId === id)?.AvailabilityZone;
-    return { subnetId: id, zone: zone ?? id };
+  const places = subnets.map((subnetId) => {
+    const zone = zoneOf(subnetId);
+    return { subnetId, zone, externalSubnetId: externalSubnets.find((id) => zoneOf(id) === zone) };
   });
+  // Both interfaces of an instance are in one zone.
+  const usable = externalSubnets.length === 0 ? places : places.filter((p) => p.externalSubnetId !== undefined);
+  if (usable.length > 0) return usable;
+  const message = `no zone has one of providers.aws.subnets and one of externalSubnets (${places.map((p) => p.zone).join(", ")} against ${externalSubnets.map(zoneOf).join(", ")}): name subnets of the same zones`;
+  throw new Fault("failed_precondition", message, { provider: "aws", kind: "setup" });
 }

@@ -205,7 +205,8 @@ describe("loading", () => {
       const { awsProvider } = await import(${JSON.stringify(import.meta.resolve("./index.ts"))});
       console.log(seen.length);
       await awsProvider.create({ region: "eu-west-1", imageId: "ami-00000000", subnets: ["subnet-00000000"], tags: {},
-        endpoint: "http://127.0.0.1:9", instanceTypes: [] }, { log: undefined, now: () => new Date() });
+        endpoint: "http://127.0.0.1:9", instanceTypes: [],
+        dataVolumes: [], externalSubnets: [], externalSecurityGroups: [] }, { log: undefined, now: () => new Date() });
       console.log(seen.includes("@aws-sdk/client-ec2"));`;
     const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", script]);
     assert.equal(stdout, "0\ntrue\n");

@@ -33,6 +33,14 @@ describe("verify", () => {
     assert.deepEqual(world.endpoint.account.leftovers(), []);
   });
 
+  it("warns of zones that have no external subnet, and tells a price where it knows one", async () => {
+    const findings = await verify({ externalSubnets: ["subnet-0a1b2c3d4e5f6000a"] });
+    const finding = findings.find((f) => f.subject === "external subnets");
+    assert.equal(finding?.state, "warning");
+    assert.match(finding?.detail ?? "", /^eu-west-1b, eu-west-1c has none/);
+    assert.doesNotMatch(findings.find((f) => f.subject === "instance types")?.detail ?? "", /USD/);
+  });
+
   const wrong: readonly (readonly [string, Readonly<Record<string, unknown>>, string, RegExp])[] = [
     ["an image that is not there", { imageId: "ami-0a1b2c3d4e5f60077" }, "pod VM image", /ami-0a1b2c3d4e5f60077/],
     ["an image that cannot be confidential", { imageId: "ami-0a1b2c3d4e5f60004" }, "pod VM image", /UEFI/],
@@ -46,6 +54,12 @@ describe("verify", () => {
     ],
     ["a type without SEV-SNP", { instanceType: "m7i.large" }, "instance types", /no SEV-SNP/],
     ["a type that does not exist", { instanceType: "m99.large", instanceTypes: [] }, "instance types", /m99\.large/],
+    [
+      "a zone without a second interface",
+      { externalSubnets: ["subnet-0a1b2c3d4e5f60099"] },
+      "external subnets",
+      /60099/,
+    ],
     ["a key pair that is not there", { keyName: "nobody" }, "key pair", /nobody/],
     ["a launch template that is not there", { launchTemplate: { name: "nothing" } }, "launch template", /nothing/],
   ];

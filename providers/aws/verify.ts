@@ -1,24 +1,21 @@
-import type { SecurityGroup, Subnet } from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { Finding } from "../../src/provider/index.ts";
 import type { AwsConfig } from "./config.ts";
 import type { Ec2Api } from "./ec2-api.ts";
-import { kindOf } from "./faults.ts";
 import { usableImage } from "./images.ts";
 import { allowedTypes, fittingTypes } from "./instance-types.ts";
 import type { Launcher } from "./launcher.ts";
-import { UNREACHABLE, verifyPermissions } from "./verify-permissions.ts";
+import { hourlyPriceUsd, PRICES_AS_OF } from "./prices.ts";
+import { failed } from "./verify-failed.ts";
+import { networkFindings } from "./verify-network.ts";
+import { verifyPermissions } from "./verify-permissions.ts";
 
 export interface VerifyDeps {
   readonly api: Ec2Api;
   readonly config: AwsConfig;
   readonly launcher: Launcher;
 }
-
-/** Port of the agent tunnel in the guest. Source: peer-pods wire contract §3.6. */
-const GUEST_PORT = 15150;
-const FEW_ADDRESSES = 20;
 
 /** What provider aws needs of the account. Reads and dry runs only: nothing is made. */
 export async function verifyAccount(deps: VerifyDeps, call: Call): Promise<readonly Finding[]> {
@@ -28,7 +25,7 @@ export async function verifyAccount(deps: VerifyDeps, call: Call): Promise<reado
   const findings = await Promise.all([
     imageFinding(deps, call),
     typeFindings(deps, call),
-    networkFindings(deps, call),
+    networkFindings(deps.api, deps.config, call),
     keyPairFinding(deps, call),
     templateFinding(deps, call),
     verifyPermissions(deps, call),
@@ -69,7 +66,11 @@ async function typeFindings({ launcher, api, config }: VerifyDeps, call: Call): 
     const [first] = fittingTypes(types, { vcpus: 0, memoryMiB: 0, gpus: 0 }, config);
     const idle = allowedTypes(config).filter((p) => !types.some((t) => asPattern(p).test(t.name)));
     const found: Finding[] = [
-      { subject, state: "ok", detail: `${types.length} usable or allowed, default ${first.name}` },
+      {
+        subject,
+        state: "ok",
+        detail: `${types.length} usable or allowed, default ${first.name}${priceText(first.name, config)}`,
+      },
     ];
     if (idle.length > 0) {
       const detail = `${config.region} has no ${idle.join(", ")}`;
@@ -86,6 +87,13 @@ async function typeFindings({ launcher, api, config }: VerifyDeps, call: Call): 
   }
 }
 
+/** For the operator's estimate. */
+function priceText(type: string, { region, tee, market }: AwsConfig): string {
+  const price = hourlyPriceUsd(type, region, tee === "sev-snp");
+  if (price === undefined) return "";
+  return `, ${price.toFixed(4)} USD per hour${market === "on-demand" ? "" : " on demand"} (list price of ${PRICES_AS_OF}, without disks)`;
+}
+
 async function offeringFindings(api: Ec2Api, config: AwsConfig, type: string, call: Call): Promise<Finding[]> {
   const [offerings, subnets] = await Promise.all([
     api.describeOfferings([type], call),
@@ -96,93 +104,6 @@ async function offeringFindings(api: Ec2Api, config: AwsConfig, type: string, ca
   if (without.length === 0) return [];
   const detail = `${type} is not offered in ${without.map((s) => s.AvailabilityZone).join(", ")}`;
   return [{ subject: "zones", state: "warning", detail, remedy: "remove these subnets, or allow another type" }];
-}
-
-async function networkFindings({ api, config }: VerifyDeps, call: Call): Promise<Finding[]> {
-  let subnets: readonly Subnet[] = [];
-  const found: Finding[] = [];
-  if (config.subnets.length > 0) {
-    try {
-      subnets = await api.describeSubnets(config.subnets, call);
-      found.push(...subnets.map(subnetFinding));
-    } catch (e) {
-      found.push(failed("subnets", e, "correct providers.aws.subnets"));
-    }
-  }
-  const vpcs = new Set(subnets.map((s) => s.VpcId));
-  if (vpcs.size > 1) {
-    const detail = `they are in ${vpcs.size} VPCs, security groups belong to one`;
-    found.push({ subject: "subnets", state: "error", detail, remedy: "name subnets of one VPC" });
-  }
-  return [...found, ...(await groupFindings(api, config, vpcs, call))];
-}
-
-function subnetFinding(subnet: Subnet): Finding {
-  const subject = `subnet ${subnet.SubnetId}`;
-  const free = subnet.AvailableIpAddressCount ?? 0;
-  const detail = `${subnet.AvailabilityZone}, ${free} free addresses`;
-  if (subnet.State !== "available") {
-    return { subject, state: "error", detail: `it is ${subnet.State}`, remedy: "name another subnet" };
-  }
-  if (free >= FEW_ADDRESSES) return { subject, state: "ok", detail };
-  return { subject, state: free === 0 ? "error" : "warning", detail, remedy: "add a subnet to providers.aws.subnets" };
-}
-
-async function groupFindings(
-  api: Ec2Api,
-  config: AwsConfig,
-  vpcs: ReadonlySet<string | undefined>,
-  call: Call,
-): Promise<Finding[]> {
-  const subject = "security groups";
-  if (config.securityGroups.length === 0) {
-    const detail =
-      config.launchTemplate === undefined ? "none: the VPC's default group is used" : "left to the launch template";
-    const remedy = `name a group that lets TCP ${GUEST_PORT} in from the nodes`;
-    return [{ subject, state: config.launchTemplate === undefined ? "warning" : "ok", detail, remedy }];
-  }
-  try {
-    const groups = await api.describeSecurityGroups(config.securityGroups, call);
-    const foreign = groups.filter((g) => vpcs.size > 0 && !vpcs.has(g.VpcId));
-    const remedy = "name security groups of the subnets' VPC";
-    const found: Finding[] = foreign.map((g) => ({
-      subject,
-      state: "error",
-      detail: `${g.GroupId} is in ${g.VpcId}`,
-      remedy,
-    }));
-    return [...found, portFinding(groups)];
-  } catch (e) {
-    return [failed(subject, e, "correct providers.aws.securityGroups")];
-  }
-}
-
-function portFinding(groups: readonly SecurityGroup[]): Finding {
-  const subject = `TCP ${GUEST_PORT}`;
-  const rules = groups
-    .flatMap((g) => g.IpPermissions ?? [])
-    .filter(
-      (p) =>
-        p.IpProtocol === "-1" ||
-        (p.IpProtocol === "tcp" && (p.FromPort ?? 0) <= GUEST_PORT && (p.ToPort ?? 65_535) >= GUEST_PORT),
-    );
-  if (rules.length === 0) {
-    const group = groups[0]?.GroupId ?? "";
-    return {
-      ...{ subject, state: "error", detail: "no security group lets the nodes reach the VM" },
-      remedy: `aws ec2 authorize-security-group-ingress --group-id ${group} --protocol tcp --port ${GUEST_PORT} --source-group <the nodes' group>`,
-    };
-  }
-  const world = rules.some(
-    (p) => p.IpRanges?.some((r) => r.CidrIp === "0.0.0.0/0") || p.Ipv6Ranges?.some((r) => r.CidrIpv6 === "::/0"),
-  );
-  if (!world) return { subject, state: "ok", detail: "a security group lets it in" };
-  return {
-    subject,
-    state: "warning",
-    detail: "it is open to every address",
-    remedy: "allow the nodes' security group only",
-  };
 }
 
 async function keyPairFinding({ api, config }: VerifyDeps, call: Call): Promise<Finding[]> {
@@ -229,15 +150,6 @@ function metadataFinding({ metadataHopLimit, instanceProfile }: AwsConfig): Find
 function quotaFinding({ region }: AwsConfig): Finding {
   const detail = `EC2's API does not tell vCPU quotas: look at "Running On-Demand Standard instances" (L-1216C47A) in ${region}`;
   return { subject: "quota", state: "ok", detail };
-}
-
-function failed(subject: string, thrown: unknown, remedy: string): Finding {
-  const fault = Fault.from(thrown);
-  const detail = fault.fullMessage;
-  const kind = kindOf(fault);
-  if (kind === "transient") return { subject, state: "error", detail, remedy: UNREACHABLE };
-  const permission = `allow ec2:${fault.context.action}: see providers/aws/README.md`;
-  return { subject, state: "error", detail, remedy: kind === "auth" ? permission : remedy };
 }
 
 function asPattern(pattern: string): RegExp {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Bucket, Clock } from "./clock.ts";
-import type { Durations, StateName, StoredInstance, Subnet } from "./instance.ts";
+import { Snapshots } from "./ebs/snapshots.ts";
+import type { Durations, NetworkInterface, StateName, StoredInstance, Subnet, Volume } from "./instance.ts";
 import { stateOf } from "./instance.ts";
 import { INSTANCE_TYPES, type InstanceType, quotaClass } from "./instance-types.ts";
 
@@ -13,6 +14,8 @@ export interface Image {
   readonly bootMode: "legacy-bios" | "uefi" | "uefi-preferred";
   readonly state: "available" | "pending" | "failed";
   readonly devices: readonly ImageDevice[];
+  readonly description?: string | undefined;
+  readonly tpm?: boolean;
 }
 export interface ImageDevice {
   readonly device: string;
@@ -46,16 +49,20 @@ export interface LaunchTemplate {
 
 /** Stands behind an instance: a real VM, or nothing. */
 export interface InstanceHost {
-  /** Called before RunInstances answers. @returns the address the instance has; undefined takes one of the subnet */
-  launch(instance: {
+  /** Called before RunInstances answers. @returns the address the instance has; undefined keeps the one of the subnet */
+  launch(launched: {
     readonly id: string;
     readonly type: string;
     readonly imageId: string;
     readonly userData: Buffer;
+    readonly instance: StoredInstance;
   }): Promise<string | undefined>;
   terminate(instanceId: string): Promise<void>;
   /** @returns undefined = what the test put into the instance's console */
   console?(instanceId: string): Promise<string | undefined>;
+  /** Before AttachVolume and DetachVolume answer. */
+  attach?(instanceId: string, volume: Volume): Promise<void>;
+  detach?(instanceId: string, volume: Volume): Promise<void>;
 }
 
 /** What can be made to go wrong. Change it at any time. */
@@ -78,6 +85,10 @@ export interface Knobs extends Durations {
   resourceBuckets: Map<string, Bucket>;
   /** Instances that a pool still has, by `type/zone` and `type/zone/spot`; a launch gets what there is. */
   pools: Map<string, number>;
+  /** Snapshots that may be pending at a time. */
+  pendingSnapshots: number;
+  /** How long a snapshot stays pending when all of it was written, ms. */
+  snapshotMs: number;
   /** Free addresses per subnet id, where it is not the usual 250. */
   freeAddresses: Map<string, number>;
 }
@@ -95,6 +106,8 @@ export class Ec2Account {
       hiddenDescribes: 0,
       maxPage: 1000,
       emptyFirstPage: false,
+      pendingSnapshots: 100,
+      snapshotMs: 0,
     },
     ...{ short: new Set(), vcpuQuota: new Map(), denied: new Set(), buckets: new Map(), freeAddresses: new Map() },
     ...{ resourceBuckets: new Map(), pools: new Map() },
@@ -109,14 +122,25 @@ export class Ec2Account {
   readonly placementGroups = new Set(["pods"]);
   readonly launchTemplates: LaunchTemplate[] = [];
   readonly instances = new Map<string, StoredInstance>();
+  /** Volumes that belong to no instance. */
+  readonly volumes = new Map<string, Volume>();
+  /** Network interfaces that belong to no instance. */
+  readonly interfaces = new Map<string, NetworkInterface>();
+  readonly snapshots = new Snapshots();
+  /** Client tokens of StartSnapshot. */
+  readonly snapshotStarts = new Map<string, { readonly id: string; readonly parameters: string }>();
+  /** Client tokens of CreateVolume. */
+  readonly volumeTokens = new Map<string, { readonly id: string; readonly parameters: string }>();
   /** Tags of what is not an instance, volume or network interface. */
   readonly otherTags = new Map<string, Map<string, string>>();
   /** Client tokens of successful launches, by token and scope. */
   readonly launches = new Map<string, { readonly parameters: string; readonly instances: readonly string[] }>();
   host: InstanceHost | undefined;
+  /** Ids of the images that the account comes with. */
+  readonly #given: ReadonlySet<string>;
   #nextAddress = 10;
 
-  constructor(options: { readonly region: string; readonly clock: Clock }) {
+  constructor(options: { readonly region: string; readonly clock: Clock; readonly addressPrefix?: string }) {
     this.region = options.region;
     this.clock = options.clock;
     const vpcId = "vpc-0a1b2c3d4e5f60001";
@@ -125,7 +149,7 @@ export class Ec2Account {
         id: `subnet-0a1b2c3d4e5f6000${zone}`,
         vpcId,
         zone: `${options.region}${zone}`,
-        prefix: `10.0.${i}`,
+        prefix: `${options.addressPrefix ?? "10.0"}.${i}`,
         mapPublicIp: false,
       },
     }));
@@ -152,6 +176,7 @@ export class Ec2Account {
         devices: [ROOT, { ...ROOT, device: "/dev/sdb", deleteOnTermination: false }],
       }),
     ];
+    this.#given = new Set(this.images.map((i) => i.id));
   }
 
   now(): number {
@@ -182,17 +207,24 @@ export class Ec2Account {
 
   /** What costs money or blocks other things: everything that is left when a test has cleaned up. */
   leftovers(): { readonly kind: string; readonly id: string }[] {
-    return [...this.instances.values()].flatMap((i) => {
+    const ofInstances = [...this.instances.values()].flatMap((i) => {
       const state = this.state(i);
       const ended = state === "terminated" || state === undefined;
       return [
         ...(ended ? [] : [{ kind: "instance", id: i.id }]),
         ...i.volumes.filter((v) => !ended || !v.deleteOnTermination).map(({ id }) => ({ kind: "volume", id })),
-        ...(!ended || !i.networkInterface.deleteOnTermination
-          ? [{ kind: "network-interface", id: i.networkInterface.id }]
-          : []),
+        ...[i.networkInterface, ...i.moreInterfaces]
+          .filter((n) => !ended || !n.deleteOnTermination)
+          .map(({ id }) => ({ kind: "network-interface", id })),
       ];
     });
+    return [
+      ...ofInstances,
+      ...[...this.volumes.keys()].map((id) => ({ kind: "volume", id })),
+      ...[...this.interfaces.keys()].map((id) => ({ kind: "network-interface", id })),
+      ...[...this.snapshots.all.keys()].map((id) => ({ kind: "snapshot", id })),
+      ...this.images.filter((i) => !this.#given.has(i.id)).map(({ id }) => ({ kind: "image", id })),
+    ];
   }
 
   address(subnet: Subnet): string {

@@ -3,11 +3,14 @@ export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly code: string;
   readonly status: number;
+  /** What the EBS direct APIs say beside the code. */
+  readonly reason: string | undefined;
 
-  constructor(code: string, message: string, status = STATUS[code] ?? 400) {
+  constructor(code: string, message: string, status = STATUS[code] ?? 400, reason?: string) {
     super(message);
     this.code = code;
     this.status = status;
+    this.reason = reason;
   }
 }
 

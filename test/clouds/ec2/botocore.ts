@@ -3,17 +3,21 @@ import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gunzipSync } from "node:zlib";
+import { type RestDescription, RestModel } from "./ebs/rest-model.ts";
 import { Ec2Model, type ServiceDescription } from "./model.ts";
 
 /** Pinned, so that a new release cannot change what a test run means. Brings its botocore. */
 const BOTO3 = "1.44.5";
 const DESCRIPTION = join("botocore", "data", "ec2", "2016-11-15", "service-2.json.gz");
+const EBS_DESCRIPTION = join("botocore", "data", "ebs", "2019-11-02", "service-2.json.gz");
 
 /** An installation of boto3, outside of Python's own directories. */
 export interface Boto {
   /** For PYTHONPATH. */
   readonly path: string;
   readonly model: Ec2Model;
+  /** Of the EBS direct APIs. */
+  readonly ebsModel: RestModel;
 }
 
 /** Why there is none; tests say it in their skip line. */
@@ -49,10 +53,19 @@ export async function installBoto(): Promise<Boto | NoBoto> {
 }
 
 async function load(path: string): Promise<Boto | undefined> {
-  const packed = await readFile(join(path, DESCRIPTION)).catch((e: NodeJS.ErrnoException) => {
+  const [ec2, ebs] = [await readPacked(join(path, DESCRIPTION)), await readPacked(join(path, EBS_DESCRIPTION))];
+  if (ec2 === undefined || ebs === undefined) return undefined;
+  return {
+    path,
+    model: new Ec2Model(ec2 as ServiceDescription),
+    ebsModel: new RestModel(ebs as RestDescription),
+  };
+}
+
+async function readPacked(path: string): Promise<unknown> {
+  const packed = await readFile(path).catch((e: NodeJS.ErrnoException) => {
     if (e.code === "ENOENT") return undefined;
     throw e;
   });
-  if (packed === undefined) return undefined;
-  return { path, model: new Ec2Model(JSON.parse(gunzipSync(packed).toString()) as ServiceDescription) };
+  return packed === undefined ? undefined : JSON.parse(gunzipSync(packed).toString());
 }

@@ -19,21 +19,33 @@ export interface Subnet {
 
 export interface Volume {
   readonly id: string;
-  readonly device: string;
+  readonly zone: string;
+  readonly createdAt: number;
   readonly sizeGiB: number;
   readonly type: string;
+  readonly iops: number | undefined;
+  readonly throughput: number | undefined;
+  readonly snapshotId: string | undefined;
   readonly encrypted: boolean;
   readonly kmsKeyId: string | undefined;
-  readonly deleteOnTermination: boolean;
   readonly tags: Map<string, string>;
+  /** Of the attachment. */
+  device: string;
+  attachedAt: number;
+  deleteOnTermination: boolean;
 }
 
 export interface NetworkInterface {
   readonly id: string;
+  readonly subnet: Subnet;
+  readonly groups: readonly string[];
+  readonly description: string;
   readonly address: string;
   readonly publicAddress: string | undefined;
-  readonly deleteOnTermination: boolean;
   readonly tags: Map<string, string>;
+  /** Of the attachment. */
+  deviceIndex: number;
+  deleteOnTermination: boolean;
 }
 
 /** An instance as it was launched, and what happened to it since. */
@@ -62,8 +74,12 @@ export interface StoredInstance {
   /** As the guest's metadata service gives it; never in a reply. */
   readonly userData: Buffer;
   readonly tags: Map<string, string>;
-  readonly volumes: readonly Volume[];
+  /** The root volume first. */
+  readonly volumes: Volume[];
   readonly networkInterface: NetworkInterface;
+  readonly moreInterfaces: NetworkInterface[];
+  /** What a shutdown by the guest means. */
+  readonly shutdownBehavior: "stop" | "terminate";
   /** Calls of Describe that do not show it yet. */
   hiddenFor: number;
   endedAt?: number;
@@ -128,13 +144,13 @@ export function renderInstance(i: StoredInstance, state: StateName, ownerId: str
     architecture: i.type.arch,
     rootDeviceType: "ebs",
     rootDeviceName: i.rootDevice,
-    blockDeviceMapping: living ? i.volumes.map((v) => renderMapping(v, i)) : [],
+    blockDeviceMapping: living ? i.volumes.map(renderMapping) : [],
     virtualizationType: "hvm",
     clientToken: i.clientToken ?? "",
     tagSet: renderTags(i.tags),
     hypervisor: "xen",
     instanceLifecycle: i.spot ? "spot" : undefined,
-    networkInterfaceSet: living ? [renderAttachedInterface(i, publicAddress, ownerId)] : [],
+    networkInterfaceSet: living ? [nic, ...i.moreInterfaces].map((n) => renderAttachedInterface(n, i, ownerId)) : [],
     ebsOptimized: false,
     enaSupport: true,
     cpuOptions: {
@@ -155,31 +171,33 @@ export function renderInstance(i: StoredInstance, state: StateName, ownerId: str
   };
 }
 
-function renderMapping(v: Volume, i: StoredInstance): XmlObject {
+function renderMapping(v: Volume): XmlObject {
   const { deleteOnTermination, id } = v;
   return {
     deviceName: v.device,
-    ebs: { volumeId: id, status: "attached", attachTime: new Date(i.launchedAt), deleteOnTermination },
+    ebs: { volumeId: id, status: "attached", attachTime: new Date(v.attachedAt), deleteOnTermination },
   };
 }
 
-function renderAttachedInterface(i: StoredInstance, publicIp: string | undefined, ownerId: string): XmlObject {
-  const { id, address, deleteOnTermination } = i.networkInterface;
+function renderAttachedInterface(n: NetworkInterface, i: StoredInstance, ownerId: string): XmlObject {
+  const { id, address, deleteOnTermination, deviceIndex, publicAddress: publicIp } = n;
   return {
     networkInterfaceId: id,
-    subnetId: i.subnet.id,
-    vpcId: i.subnet.vpcId,
+    subnetId: n.subnet.id,
+    vpcId: n.subnet.vpcId,
     ownerId,
+    description: n.description,
     status: "in-use",
     privateIpAddress: address,
     sourceDestCheck: true,
-    groupSet: i.groups.map((groupId) => ({ groupId, groupName: groupId })),
+    groupSet: n.groups.map((groupId) => ({ groupId, groupName: groupId })),
     attachment: {
       attachmentId: id.replace("eni-", "eni-attach-"),
-      deviceIndex: 0,
+      deviceIndex,
       status: "attached",
       attachTime: new Date(i.launchedAt),
       deleteOnTermination,
+      networkCardIndex: 0,
     },
     association: publicIp === undefined ? undefined : { publicIp, publicDnsName: "", ipOwnerId: "amazon" },
     privateIpAddressesSet: [{ privateIpAddress: address, primary: true }],

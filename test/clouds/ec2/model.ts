@@ -8,7 +8,7 @@ interface Member {
   readonly queryName?: string;
   readonly documentation?: string;
 }
-interface Shape {
+export interface Shape {
   readonly type: string;
   readonly members?: Readonly<Record<string, Member>>;
   readonly member?: Member;
@@ -179,7 +179,8 @@ function queryName(name: string, member: Member): string {
   return location === undefined ? name : `${location.charAt(0).toUpperCase()}${location.slice(1)}`;
 }
 
-function scalarProblem(shape: Shape, text: string): string | undefined {
+/** @returns what the description does not allow of a value in its text form */
+export function scalarProblem(shape: Shape, text: string): string | undefined {
   const { type, min, max } = shape;
   if (type === "boolean") return /^(true|false)$/.test(text) ? undefined : "It is a boolean";
   if (type === "timestamp") return Number.isNaN(Date.parse(text)) ? "It is a timestamp" : undefined;

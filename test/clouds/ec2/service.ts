@@ -5,41 +5,11 @@ import { type ActionContext, authorize } from "./actions/action.ts";
 import { ACTIONS } from "./actions/index.ts";
 import { ApiError, notImplemented } from "./api-error.ts";
 import { type Bucket, type Clock, realClock, TokenBucket } from "./clock.ts";
+import { Dropped, FaultPlan, type InjectedFault, type SeenRequest, throwInjected } from "./fault-plan.ts";
 import type { Ec2Model } from "./model.ts";
 import { Params } from "./query.ts";
-import { type Credentials, checkSignature } from "./signature.ts";
+import { type Credentials, checkSignature, keyOf } from "./signature.ts";
 import { renderError, renderReply, type XmlObject } from "./xml.ts";
-
-/** Something that goes wrong with one of the next requests. */
-export interface InjectedFault {
-  /** Undefined = the next request, whichever it is. */
-  readonly action?: string;
-  /** After how many matching requests it happens; 0 = at the first. */
-  readonly skip?: number;
-  /** How often; 1 when not given. */
-  readonly times?: number;
-  /** The action takes effect before the fault. */
-  readonly afterEffect?: boolean;
-  /** Closes the connection instead of answering. */
-  readonly drop?: boolean;
-  /** Waits before it answers, ms. */
-  readonly delayMs?: number;
-  readonly error?: {
-    readonly code: string;
-    readonly message: string;
-    readonly status?: number;
-    readonly retryAfter?: string;
-  };
-}
-
-/** A request that came in, and how it was answered. */
-export interface SeenRequest {
-  readonly action: string;
-  readonly parameters: ReadonlyMap<string, string>;
-  readonly accessKeyId: string;
-  /** EC2's error code; undefined = it succeeded; "dropped" = no answer was given. */
-  outcome?: string;
-}
 
 export interface EndpointOptions {
   readonly region?: string;
@@ -47,6 +17,8 @@ export interface EndpointOptions {
   readonly credentials?: readonly Credentials[];
   /** The published description of EC2: every request and reply is then held against it. */
   readonly model?: Ec2Model;
+  /** First two bytes of the addresses in the account's subnets; "10.0" unless given. */
+  readonly addressPrefix?: string;
 }
 
 const VERSION = "2016-11-15";
@@ -81,17 +53,22 @@ export class Ec2Service {
   readonly #model: Ec2Model | undefined;
   readonly #clock: Clock;
   readonly #buckets = new Map<string, TokenBucket>();
-  #faults: { fault: InjectedFault; skip: number; left: number }[] = [];
+  protected readonly faults = new FaultPlan();
 
   constructor(options: EndpointOptions = {}) {
     this.#clock = options.clock ?? realClock;
-    this.account = new Ec2Account({ region: options.region ?? "eu-west-1", clock: this.#clock });
+    const { region = "eu-west-1", addressPrefix } = options;
+    this.account = new Ec2Account({
+      region,
+      clock: this.#clock,
+      ...(addressPrefix === undefined ? {} : { addressPrefix }),
+    });
     this.credentials = [...(options.credentials ?? [TEST_CREDENTIALS])];
     this.#model = options.model;
   }
 
   inject(fault: InjectedFault): void {
-    this.#faults.push({ fault, skip: fault.skip ?? 0, left: fault.times ?? 1 });
+    this.faults.inject(fault);
   }
 
   /** Requests of one action, or of all. */
@@ -105,7 +82,7 @@ export class Ec2Service {
     const action = form.get("Action") ?? "";
     const seen: SeenRequest = { action, parameters: new Map(form), accessKeyId: keyOf(request) };
     this.requests.push(seen);
-    const fault = this.#nextFault(action);
+    const fault = this.faults.next(action);
     const requestId = randomUUID();
     const headers = { "content-type": "text/xml;charset=UTF-8", "x-amzn-requestid": requestId };
     try {
@@ -137,7 +114,7 @@ export class Ec2Service {
     if (method !== "POST" || path !== "/") throw notImplemented(`${method} ${path}`);
     const { region } = this.account;
     // Signatures are dated by the caller's real clock, whatever the clock of the account says.
-    const signed = { region, known: this.credentials, now: Date.now() };
+    const signed = { region, service: "ec2", known: this.credentials, now: Date.now() } as const;
     checkSignature({ method, path, headers, body }, signed);
     const action = form.get("Action") ?? "";
     if (form.get("Version") !== VERSION)
@@ -226,27 +203,4 @@ export class Ec2Service {
     this.#buckets.set(prefix + name, bucket);
     return bucket;
   }
-
-  #nextFault(action: string): InjectedFault | undefined {
-    const entry = this.#faults.find(({ fault }) => fault.action === undefined || fault.action === action);
-    if (entry === undefined) return undefined;
-    if (entry.skip > 0) {
-      entry.skip--;
-      return undefined;
-    }
-    entry.left--;
-    if (entry.left <= 0) this.#faults = this.#faults.filter((e) => e !== entry);
-    return entry.fault;
-  }
-}
-
-class Dropped extends Error {}
-
-function throwInjected(fault: InjectedFault): void {
-  if (fault.drop === true) throw new Dropped();
-  if (fault.error !== undefined) throw new ApiError(fault.error.code, fault.error.message, fault.error.status);
-}
-
-function keyOf({ headers }: WireRequest): string {
-  return /Credential=([^/]+)\//.exec(String(headers.authorization ?? ""))?.[1] ?? "";
 }

@@ -1,4 +1,4 @@
-import type { Ec2Account, Image, SecurityGroup } from "../account.ts";
+import type { Ec2Account, SecurityGroup } from "../account.ts";
 import { ApiError } from "../api-error.ts";
 import type { Subnet } from "../instance.ts";
 import type { InstanceType } from "../instance-types.ts";
@@ -80,47 +80,6 @@ export const describeInstanceTypeOfferings: Action = ({ account, params }) => {
     nextToken,
   };
 };
-
-export const describeImages: Action = ({ account, params }) => {
-  const ids = params.texts("ImageId");
-  const owners = params.texts("Owner");
-  for (const id of ids) {
-    if (!/^ami-[0-9a-f]{8,17}$/.test(id))
-      throw new ApiError("InvalidAMIID.Malformed", `Invalid id: "${id}" (expecting "ami-...")`);
-    if (!account.images.some((i) => i.id === id)) {
-      throw new ApiError("InvalidAMIID.NotFound", `The image id '[${id}]' does not exist`);
-    }
-  }
-  const asked = account.images
-    .filter((i) => ids.length === 0 || ids.includes(i.id))
-    .filter((i) => owners.length === 0 || owners.some((o) => o === i.ownerId || o === "self"));
-  const matching = applyFilters(asked, params.list("Filter"), {
-    name: (i) => [i.name],
-    state: (i) => [i.state],
-    architecture: (i) => [i.arch],
-    "boot-mode": (i) => [i.bootMode],
-    "image-id": (i) => [i.id],
-  });
-  const { items, nextToken } = page(account, params, matching, { min: 1, max: 1000 });
-  return { imagesSet: items.map((i) => renderImage(account, i)), nextToken };
-};
-
-function renderImage(account: Ec2Account, i: Image): XmlObject {
-  return {
-    ...{ imageId: i.id, imageLocation: `${i.ownerId}/${i.name}`, imageState: i.state, imageOwnerId: i.ownerId },
-    ...{ creationDate: i.created, isPublic: false, architecture: i.arch, imageType: "machine", name: i.name },
-    ...{ rootDeviceType: "ebs", rootDeviceName: i.devices[0]?.device, virtualizationType: "hvm", hypervisor: "xen" },
-    ...{ enaSupport: true, bootMode: i.bootMode, imdsSupport: "v2.0" },
-    blockDeviceMapping: i.devices.map((d) => ({
-      deviceName: d.device,
-      ebs: {
-        ...{ deleteOnTermination: d.deleteOnTermination, snapshotId: d.snapshotId, volumeSize: d.sizeGiB },
-        ...{ volumeType: "gp2", encrypted: false },
-      },
-    })),
-    tagSet: tagSet(account, i.id),
-  };
-}
 
 export const describeSubnets: Action = ({ account, params }) => {
   const ids = params.texts("SubnetId");
@@ -210,6 +169,7 @@ export const describeLaunchTemplateVersions: Action = ({ account, params }) => {
   return { launchTemplateVersionSet: [{ ...version, launchTemplateData }] };
 };
 
-function tagSet(account: Ec2Account, id: string): XmlObject[] {
+/** Tags of what has none of its own, as replies show them. */
+export function tagSet(account: Ec2Account, id: string): XmlObject[] {
   return [...(account.otherTags.get(id) ?? [])].map(([key, value]) => ({ key, value }));
 }

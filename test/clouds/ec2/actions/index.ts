@@ -1,6 +1,5 @@
 import type { Action } from "./action.ts";
 import {
-  describeImages,
   describeInstanceTypeOfferings,
   describeInstanceTypes,
   describeKeyPairs,
@@ -8,9 +7,12 @@ import {
   describeSecurityGroups,
   describeSubnets,
 } from "./catalogue.ts";
-import { createTags, describeNetworkInterfaces, describeTags, describeVolumes } from "./children.ts";
+import { createTags, deleteTags, describeNetworkInterfaces, describeTags, describeVolumes } from "./children.ts";
+import { deregisterImage, describeImages, registerImage } from "./images.ts";
 import { describeInstances, getConsoleOutput, terminateInstances } from "./instances.ts";
 import { runInstances } from "./run-instances.ts";
+import { deleteSnapshot, describeSnapshots } from "./snapshots.ts";
+import { attachVolume, createVolume, deleteVolume, detachVolume } from "./volumes.ts";
 
 /** What the endpoint can do. */
 export const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
@@ -28,5 +30,14 @@ export const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   ["DescribeVolumes", describeVolumes],
   ["DescribeNetworkInterfaces", describeNetworkInterfaces],
   ["CreateTags", createTags],
+  ["DeleteTags", deleteTags],
   ["DescribeTags", describeTags],
+  ["RegisterImage", registerImage],
+  ["DeregisterImage", deregisterImage],
+  ["DescribeSnapshots", describeSnapshots],
+  ["DeleteSnapshot", deleteSnapshot],
+  ["CreateVolume", createVolume],
+  ["AttachVolume", attachVolume],
+  ["DetachVolume", detachVolume],
+  ["DeleteVolume", deleteVolume],
 ]);

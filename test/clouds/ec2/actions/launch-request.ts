@@ -4,6 +4,9 @@ import type { Subnet } from "../instance.ts";
 import type { InstanceType } from "../instance-types.ts";
 import type { Params } from "../query.ts";
 import { refuseMissing } from "./action.ts";
+import { type InterfaceRequest, readNetwork } from "./network-request.ts";
+import { readTagSpecifications } from "./tag-request.ts";
+import { type DeviceRequest, readDevices } from "./volume-request.ts";
 
 /** A RunInstances request that was read completely, with everything that it names looked up. */
 export interface LaunchRequest {
@@ -13,9 +16,8 @@ export interface LaunchRequest {
   readonly subnet: Subnet;
   /** Whether the zone was named by the caller: client tokens then count per zone. */
   readonly zonal: boolean;
-  readonly groups: readonly string[];
-  readonly publicAddress: boolean;
-  readonly deleteInterface: boolean;
+  /** The primary first. */
+  readonly interfaces: readonly InterfaceRequest[];
   readonly userData: Buffer;
   readonly clientToken: string | undefined;
   readonly keyName: string | undefined;
@@ -30,18 +32,17 @@ export interface LaunchRequest {
     readonly tags: string;
   };
   readonly protectedFromTermination: boolean;
+  readonly shutdownBehavior: "stop" | "terminate";
   readonly tags: ReadonlyMap<string, ReadonlyMap<string, string>>;
 }
 
-export interface DeviceRequest {
-  readonly device: string;
-  readonly sizeGiB?: number;
-  readonly type?: string;
-  readonly encrypted?: boolean;
-  readonly kmsKeyId?: string;
-  readonly deleteOnTermination?: boolean;
-}
-
+const TAGGABLE: ReadonlySet<string> = new Set([
+  "instance",
+  "volume",
+  "network-interface",
+  "spot-instances-request",
+  "elastic-gpu",
+]);
 const USER_DATA_LIMIT = 16_384;
 
 /** @throws ApiError as EC2 answers a launch that cannot be: missing things, bad combinations, limits */
@@ -57,7 +58,7 @@ export function readLaunchRequest(account: Ec2Account, params: Params): LaunchRe
     const message = `The architecture '${type.arch}' of the specified instance type does not match the architecture '${image.arch}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.`;
     throw new ApiError("InvalidParameterValue", message);
   }
-  const network = networkOf(account, params, template);
+  const network = readNetwork(account, params, template);
   const clientToken = params.text("ClientToken");
   if (clientToken !== undefined && clientToken.length > 64) {
     throw new ApiError("InvalidParameterValue", "The client token is longer than 64 characters");
@@ -79,10 +80,11 @@ export function readLaunchRequest(account: Ec2Account, params: Params): LaunchRe
     keyName: keyOf(account, params),
     sevSnp: cpuOf(params, type, image),
     tenancy: placementOf(account, params),
-    devices: devicesOf(params, image),
+    devices: readDevices(account, params, image),
+    shutdownBehavior: behavior === "terminate" || spot ? "terminate" : "stop",
     metadata: metadataOf(params),
     protectedFromTermination: params.flag("DisableApiTermination") ?? false,
-    tags: tagsOf(params),
+    tags: readTagSpecifications(params, TAGGABLE),
   };
 }
 
@@ -126,48 +128,6 @@ function imageOf(account: Ec2Account, id: string | undefined): Image {
   if (image.state !== "available")
     throw new ApiError("InvalidAMIID.Unavailable", `The image ID '${id}' is not available`);
   return image;
-}
-
-function networkOf(
-  account: Ec2Account,
-  params: Params,
-  template: LaunchTemplate | undefined,
-): Pick<LaunchRequest, "subnet" | "zonal" | "groups" | "publicAddress" | "deleteInterface"> {
-  const interfaces = params.list("NetworkInterface");
-  const subnetId = params.text("SubnetId");
-  const groupIds = params.texts("SecurityGroupId");
-  const [first, ...more] = interfaces;
-  if (more.length > 0) throw notImplemented("more than one network interface");
-  if (first !== undefined && subnetId !== undefined) {
-    throw new ApiError(
-      "InvalidParameterCombination",
-      "Network interfaces and an instance-level subnet ID may not be specified on the same request",
-    );
-  }
-  if (first !== undefined && groupIds.length > 0) {
-    throw new ApiError(
-      "InvalidParameterCombination",
-      "Network interfaces and an instance-level security groups may not be specified on the same request",
-    );
-  }
-  if (first !== undefined && first.integer("DeviceIndex") !== 0) {
-    throw new ApiError("InvalidParameterValue", "The primary network interface has device index 0");
-  }
-  const named = first?.text("SubnetId") ?? subnetId ?? template?.subnetId;
-  const subnet = account.subnets.find((s) => s.id === (named ?? account.subnets[0]?.id));
-  if (subnet === undefined) throw new ApiError("InvalidSubnetID.NotFound", `The subnet ID '${named}' does not exist`);
-  const asked = first?.texts("SecurityGroupId") ?? groupIds;
-  const groups = asked.length > 0 ? asked : (template?.groups ?? []);
-  for (const id of groups) {
-    if (!account.groups.some((g) => g.id === id && g.vpcId === subnet.vpcId)) {
-      throw new ApiError("InvalidGroup.NotFound", `The security group '${id}' does not exist in VPC '${subnet.vpcId}'`);
-    }
-  }
-  return {
-    ...{ subnet, zonal: named !== undefined, groups },
-    publicAddress: first?.flag("AssociatePublicIpAddress") ?? subnet.mapPublicIp,
-    deleteInterface: first?.flag("DeleteOnTermination") ?? true,
-  };
 }
 
 function userDataOf(params: Params): Buffer {
@@ -235,47 +195,6 @@ function placementOf(account: Ec2Account, params: Params): string {
   return tenancy;
 }
 
-function devicesOf(params: Params, image: Image): DeviceRequest[] {
-  return params.list("BlockDeviceMapping").map((mapping) => {
-    const device = mapping.need("DeviceName");
-    const ebs = mapping.child("Ebs");
-    if (ebs === undefined) throw notImplemented("block devices that are not EBS volumes");
-    const [sizeGiB, type, iops] = [ebs.integer("VolumeSize"), ebs.text("VolumeType"), ebs.integer("Iops")];
-    const [throughput, encrypted] = [ebs.integer("Throughput"), ebs.flag("Encrypted")];
-    const [kmsKeyId, deleteOnTermination] = [ebs.text("KmsKeyId"), ebs.flag("DeleteOnTermination")];
-    const snapshot = image.devices.find((d) => d.device === device);
-    if (snapshot === undefined && sizeGiB === undefined) {
-      throw new ApiError("MissingParameter", "The request must contain the parameter size or snapshotId");
-    }
-    if (snapshot !== undefined && sizeGiB !== undefined && sizeGiB < snapshot.sizeGiB) {
-      throw new ApiError(
-        "InvalidBlockDeviceMapping",
-        `Volume of size ${sizeGiB}GB is smaller than snapshot '${snapshot.snapshotId}', expect size >= ${snapshot.sizeGiB}GB`,
-      );
-    }
-    if (throughput !== undefined && type !== "gp3")
-      throw new ApiError("InvalidParameterCombination", "The parameter throughput needs volume type gp3");
-    if (iops !== undefined && !["gp3", "io1", "io2"].includes(type ?? ""))
-      throw new ApiError(
-        "InvalidParameterCombination",
-        `The parameter iops is not supported for ${type ?? "gp2"} volumes.`,
-      );
-    if (kmsKeyId !== undefined && encrypted !== true)
-      throw new ApiError(
-        "InvalidParameterDependency",
-        "The parameter KmsKeyId requires the parameter Encrypted to be set.",
-      );
-    return {
-      device,
-      ...(sizeGiB === undefined ? {} : { sizeGiB }),
-      ...(type === undefined ? {} : { type }),
-      ...(encrypted === undefined ? {} : { encrypted }),
-      ...(kmsKeyId === undefined ? {} : { kmsKeyId }),
-      ...(deleteOnTermination === undefined ? {} : { deleteOnTermination }),
-    };
-  });
-}
-
 function metadataOf(params: Params): LaunchRequest["metadata"] {
   const options = params.child("MetadataOptions");
   const hopLimit = options?.integer("HttpPutResponseHopLimit") ?? 1;
@@ -287,42 +206,6 @@ function metadataOf(params: Params): LaunchRequest["metadata"] {
   }
   const [tokens, endpoint] = [options?.text("HttpTokens") ?? "optional", options?.text("HttpEndpoint") ?? "enabled"];
   return { hopLimit, tokens, endpoint, tags: options?.text("InstanceMetadataTags") ?? "disabled" };
-}
-
-const TAGGABLE = new Set(["instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu"]);
-
-function tagsOf(params: Params): Map<string, Map<string, string>> {
-  const all = new Map<string, Map<string, string>>();
-  for (const specification of params.list("TagSpecification")) {
-    const kind = specification.need("ResourceType");
-    if (!TAGGABLE.has(kind))
-      throw new ApiError(
-        "InvalidParameterValue",
-        `'${kind}' is not a valid taggable resource type for this operation.`,
-      );
-    if (all.has(kind))
-      throw new ApiError("InvalidParameterValue", `Tag specification resource type '${kind}' is given twice`);
-    all.set(kind, readTags(specification));
-  }
-  return all;
-}
-
-/** @throws ApiError for keys and values that no resource can have */
-export function readTags(params: Params): Map<string, string> {
-  const tags = new Map<string, string>();
-  for (const tag of params.list("Tag")) {
-    const [key, value] = [tag.text("Key") ?? "", tag.text("Value") ?? ""];
-    if (key === "" || key.length > 127)
-      throw new ApiError("InvalidParameterValue", "Tag key must be between 1 and 127 characters");
-    if (key.toLowerCase().startsWith("aws:"))
-      throw new ApiError("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use");
-    if (value.length > 255)
-      throw new ApiError("InvalidParameterValue", "Tag value exceeds the maximum length of 255 characters");
-    if (tags.has(key)) throw new ApiError("InvalidParameterValue", `Duplicate tag key '${key}' specified.`);
-    tags.set(key, value);
-  }
-  if (tags.size > 50) throw new ApiError("TagLimitExceeded", "The maximum number of tags, 50, has been reached.");
-  return tags;
 }
 
 /** @throws ApiError InvalidInstanceID.NotFound, .Malformed */

@@ -1,12 +1,13 @@
 import { createHash } from "node:crypto";
 import type { Ec2Account } from "../account.ts";
 import { ApiError } from "../api-error.ts";
-import { renderInstance, type StoredInstance, type Volume } from "../instance.ts";
+import { type NetworkInterface, renderInstance, type StoredInstance, type Volume } from "../instance.ts";
 import { quotaClass } from "../instance-types.ts";
 import type { Params } from "../query.ts";
 import type { XmlObject } from "../xml.ts";
 import { type Action, authorize } from "./action.ts";
 import { type LaunchRequest, readLaunchRequest } from "./launch-request.ts";
+import type { InterfaceRequest } from "./network-request.ts";
 
 export const runInstances: Action = async ({ account, params, endDryRun }) => {
   const request = readLaunchRequest(account, params);
@@ -110,22 +111,35 @@ function takeFromPool(account: Ec2Account, { type, spot, subnet, count }: Launch
 function newInstance(account: Ec2Account, request: LaunchRequest, reservationId: string): StoredInstance {
   const { type, image, subnet, tags } = request;
   const tagsFor = (kind: string): Map<string, string> => new Map(tags.get(kind));
-  const address = account.address(subnet);
+  const [primary, ...more] = request.interfaces.map((asked, i) => newInterface(account, asked, i, tagsFor));
+  if (primary === undefined) throw new Error("a launch request has at least one interface");
   return {
     ...{ id: account.id("i"), reservationId, type, imageId: image.id, bootMode: image.bootMode, subnet },
-    ...{ rootDevice: image.devices[0]?.device ?? "", groups: request.groups, launchedAt: account.now() },
+    ...{ rootDevice: image.devices[0]?.device ?? "", groups: primary.groups, launchedAt: account.now() },
     ...{ clientToken: request.clientToken, spot: request.spot, sevSnp: request.sevSnp, keyName: request.keyName },
     ...{ tenancy: request.tenancy, metadata: request.metadata, userData: request.userData },
-    protectedFromTermination: request.protectedFromTermination,
+    ...{ protectedFromTermination: request.protectedFromTermination, shutdownBehavior: request.shutdownBehavior },
     tags: tagsFor("instance"),
     volumes: volumesOf(account, request, tagsFor),
-    networkInterface: {
-      ...{ id: account.id("eni"), address, tags: tagsFor("network-interface") },
-      publicAddress: request.publicAddress ? address.replace(/^10\.0/, "203.0") : undefined,
-      deleteOnTermination: request.deleteInterface,
-    },
+    networkInterface: primary,
+    moreInterfaces: more,
     hiddenFor: account.knobs.hiddenDescribes,
     console: "",
+  };
+}
+
+function newInterface(
+  account: Ec2Account,
+  asked: InterfaceRequest,
+  deviceIndex: number,
+  tagsFor: (kind: string) => Map<string, string>,
+): NetworkInterface {
+  const { subnet, groups, description, publicAddress, deleteOnTermination } = asked;
+  const address = account.address(subnet);
+  return {
+    ...{ id: account.id("eni"), subnet, groups, description, address, deviceIndex, deleteOnTermination },
+    publicAddress: publicAddress ? address.replace(/^\d+\.\d+/, "203.0") : undefined,
+    tags: tagsFor("network-interface"),
   };
 }
 
@@ -135,14 +149,18 @@ function volumesOf(
   tagsFor: (kind: string) => Map<string, string>,
 ): Volume[] {
   const names = new Set([...request.image.devices, ...request.devices].map((d) => d.device));
+  const now = account.now();
   return [...names].map((device) => {
     const fromImage = request.image.devices.find((d) => d.device === device);
     const asked = request.devices.find((d) => d.device === device);
     return {
       ...{ id: account.id("vol"), device, tags: tagsFor("volume"), kmsKeyId: asked?.kmsKeyId },
-      sizeGiB: asked?.sizeGiB ?? fromImage?.sizeGiB ?? 0,
+      ...{ zone: request.subnet.zone, createdAt: now, attachedAt: now, iops: asked?.iops },
+      ...{ throughput: asked?.throughput, snapshotId: asked?.snapshotId ?? fromImage?.snapshotId },
+      sizeGiB: asked?.sizeGiB ?? fromImage?.sizeGiB ?? account.snapshots.all.get(asked?.snapshotId ?? "")?.sizeGiB ?? 0,
       type: asked?.type ?? "gp2",
       encrypted: asked?.encrypted ?? false,
+      // Source: EC2 user guide, "Preserve data when an instance is terminated": false for all but what the image says.
       deleteOnTermination: asked?.deleteOnTermination ?? fromImage?.deleteOnTermination ?? false,
     };
   });
@@ -151,7 +169,7 @@ function volumesOf(
 async function attachHost(account: Ec2Account, instance: StoredInstance): Promise<void> {
   if (account.host === undefined) return;
   const { id, imageId, userData } = instance;
-  const address = await account.host.launch({ id, type: instance.type.name, imageId, userData });
+  const address = await account.host.launch({ id, type: instance.type.name, imageId, userData, instance });
   if (address === undefined) return;
   account.instances.set(id, { ...instance, networkInterface: { ...instance.networkInterface, address } });
 }
