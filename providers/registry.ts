@@ -5,6 +5,7 @@ import type { ProviderPlugin } from "../src/provider/index.ts";
 const PROVIDERS: Readonly<Record<string, () => Promise<ProviderPlugin>>> = {
   local: async () => (await import("./local/index.ts")).localProvider,
   aws: async () => (await import("./aws/index.ts")).awsProvider,
+  azure: async () => (await import("./azure/index.ts")).azureProvider,
 };
 
 export const providerNames: readonly string[] = Object.keys(PROVIDERS);
