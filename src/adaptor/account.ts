@@ -33,15 +33,14 @@ export interface Account extends AsyncDisposable {
 }
 
 /** Requests of an account that nobody had limits for go out unlimited, and VMs are made one by one where batches cannot be. */
-export function openAccount(config: CapacityConfig, deps: AccountDeps): Account {
+export async function openAccount(config: CapacityConfig, deps: AccountDeps): Promise<Account> {
   const { store, queue, provider, log, now, clock = realClock, registry } = deps;
   const { account, batches } = provider;
   const { families, adaptors, batchWindowMs: windowMs, batchLingerMs: lingerMs } = config;
   const limiter = account && new RateLimiter({ account, families, adaptors, clock });
   if (limiter !== undefined) account?.useGate(limiter);
   const shortages = new Shortages({ now });
-  const breaker = new CircuitBreaker(config.breaker, { now });
-  const unwatch = store.sandboxes.watch((record) => breaker.observe(record));
+  const breaker = await CircuitBreaker.open(config.breaker, { store, now, log });
   const limits = limiter === undefined || account === undefined ? undefined : { limiter, account };
   const launches =
     batches &&
@@ -54,7 +53,7 @@ export function openAccount(config: CapacityConfig, deps: AccountDeps): Account 
     deps: { breaker, launches },
     limiter,
     async [Symbol.asyncDispose]() {
-      unwatch();
+      await breaker[Symbol.asyncDispose]();
       await launches?.[Symbol.asyncDispose]();
     },
   };

@@ -1,8 +1,10 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { VERSION } from "../base/version.ts";
+import type { PodVmDefinition } from "../gen/kataremote/podvm/v1/podvm.ts";
+import type { ServiceClient } from "../grpc/index.ts";
 import { makeCsr, newKeyPair } from "../identity/index.ts";
-import { GrpcDoor, type GrpcDoorDeps, RestDoor } from "./api/index.ts";
+import { GrpcDoor, type GrpcDoorDeps, openLocalDoor, RestDoor } from "./api/index.ts";
 import type { AdaptorConfig } from "./config.ts";
 import { type AdaptorDeps, openEngine } from "./engine.ts";
 import { checkStorage } from "./storage.ts";
@@ -14,34 +16,47 @@ export interface Adaptor {
   close(): Promise<void>;
   /** Where REST listens; undefined before start. */
   readonly restAddress: string | undefined;
+  /** What nodes call, for a node daemon in this process; undefined before start. */
+  readonly nodeDoor: ServiceClient<typeof PodVmDefinition> | undefined;
+}
+
+interface Opened {
+  readonly restAddress: string;
+  readonly nodeDoor: ServiceClient<typeof PodVmDefinition>;
 }
 
 /** The cloud API adaptor in this process. Nothing happens before start(). */
 export function createAdaptor(config: AdaptorConfig, deps: AdaptorDeps): Adaptor {
   let opened = new AsyncDisposableStack();
-  let restAddress: string | undefined;
+  let doors: Opened | undefined;
   return {
     get restAddress() {
-      return restAddress;
+      return doors?.restAddress;
+    },
+    get nodeDoor() {
+      return doors?.nodeDoor;
     },
     async start() {
       await using parts = new AsyncDisposableStack();
-      restAddress = await open(config, deps, parts);
+      doors = await open(config, deps, parts);
       opened = parts.move();
       deps.log.info(
-        { provider: deps.provider.name, cluster: config.cluster, rest: restAddress, socket: config.grpc.socketPath },
+        {
+          ...{ provider: deps.provider.name, cluster: config.cluster },
+          ...{ rest: doors.restAddress, socket: config.grpc.socketPath },
+        },
         "adaptor ready",
       );
     },
     async close() {
-      restAddress = undefined;
+      doors = undefined;
       await opened.disposeAsync();
     },
   };
 }
 
 /** Opens everything, inside out; what is opened goes into `parts`, whose end closes it outside in. */
-async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDisposableStack): Promise<string> {
+async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDisposableStack): Promise<Opened> {
   const { provider, log } = deps;
   const { service, ca, metrics, operator } = await openEngine(config, deps, parts);
   const doorDeps: GrpcDoorDeps = { service, metrics, log, version: { version: VERSION, provider: provider.name } };
@@ -69,9 +84,10 @@ async function open(config: AdaptorConfig, deps: AdaptorDeps, parts: AsyncDispos
   }
   ready = true;
   const closing = new AbortController();
-  parts.defer(() => closing.abort());
+  parts.defer(() => closing.abort(new Fault("unavailable", "the adaptor is closing")));
+  const nodeDoor = openLocalDoor(doorDeps, closing.signal);
   void reportFindings(config, deps, { signal: closing.signal });
-  return rest.address;
+  return { restAddress: rest.address, nodeDoor };
 }
 
 /** Where nodes of other machines find this adaptor. */

@@ -169,6 +169,15 @@ export const AdaptorConfig = Type.Object(
       },
       { ...strict, default: {} },
     ),
+    kubernetes: Type.Object(
+      {
+        events: Type.Boolean({
+          default: true,
+          description: "In a cluster: what operators should hear of is posted as Kubernetes Events",
+        }),
+      },
+      { ...strict, default: {} },
+    ),
     logLevel: Type.Union(
       ["trace", "debug", "info", "warn", "error"].map((level) => Type.Literal(level)),
       { default: "info" },

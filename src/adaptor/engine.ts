@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type Clock, realClock } from "../base/clock.ts";
 import { Fault } from "../base/fault.ts";
 import { mkdirPrivate } from "../base/files.ts";
+import type { SandboxId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
 import { CertificateAuthority, Sealer } from "../identity/index.ts";
 import type { Provider } from "../provider/index.ts";
@@ -12,11 +13,13 @@ import { Metrics } from "./api/index.ts";
 import type { AdaptorConfig } from "./config.ts";
 import type { OperationQueue } from "./operation/index.ts";
 import {
+  type AdaptorEvent,
   collectInstanceHandler,
   Events,
   JoinTokens,
   Limits,
   NodeSessions,
+  type PodName,
   type PodVmDeps,
   PodVms,
   Problems,
@@ -48,10 +51,14 @@ export interface AdaptorDeps {
   readonly clock?: Clock;
   /** Finds `auth.json` of a pod whose VM has the stock image; absent: none has one. */
   readonly pullSecrets?: PullSecretLookup;
+  /** Told of each event as it is noted, with the sandbox's pod where it is about one. */
+  readonly onEvent?: (event: AdaptorEvent, pod: PodName | undefined) => void;
   /** Between the store that the configuration chooses and the adaptor: for tests that watch or disturb it. */
   readonly wrapStore?: (store: AdaptorStore) => AdaptorStore;
 }
 
+/** A VM that the cloud takes away ends its pod with the cloud's reason, so it is to be seen before its node misses it, ms. */
+const FEW_INTERVAL_MS = 10_000;
 /** How long one key seals user-data of the stock image, ms. */
 const SEAL_KEY_MS = 90 * 24 * 3_600_000;
 
@@ -95,14 +102,16 @@ export async function openEngine(
   const queue = parts.use(
     storage.createQueue({ store: store.operations, log, now, onOver, ...(clock === undefined ? {} : { clock }) }),
   );
+  const account = parts.use(
+    await openAccount(config.capacity, { store, queue, provider, log, now, clock, registry: metrics.registry }),
+  );
   const podVmDeps: PodVmDeps = {
     ...{ store, queue, provider, ca, log, now, clock, cluster: config.cluster, defaults: config.vm },
     limits: parts.use(await Limits.open(store, config.limits)),
     sessions: new NodeSessions({ store, now, rebootQuietMs: config.nodes.rebootQuietMs }),
     recovery: new Recovery({ store }),
-    events: new Events({ log, now }),
-    ...parts.use(openAccount(config.capacity, { store, queue, provider, log, now, clock, registry: metrics.registry }))
-      .deps,
+    events: new Events({ log, now, onEvent: deps.onEvent && tellWithPod(store, deps.onEvent) }),
+    ...account.deps,
     userData: renderUserData({ caPem: ca.caPem }),
     stock: new StockGuests({
       ...{ sealer, provider: provider.name, now, pullSecrets: deps.pullSecrets },
@@ -127,6 +136,17 @@ export async function openEngine(
   const { recovery, events } = podVmDeps;
   const tokens = new JoinTokens({ store, ca, now });
   return { service, store, ca, metrics, operator: { recovery, events, problems, tokens, loops: () => loops.status } };
+}
+
+function tellWithPod(store: AdaptorStore, tell: NonNullable<AdaptorDeps["onEvent"]>): (event: AdaptorEvent) => void {
+  return (event) => {
+    const { sandbox } = event;
+    if (sandbox === undefined) return tell(event, undefined);
+    store.sandboxes.get(sandbox as SandboxId).then(
+      (record) => tell(event, record?.pod),
+      () => tell(event, undefined), // the store is away for a moment: it is told all the same
+    );
+  };
 }
 
 /**
@@ -193,6 +213,10 @@ function reconcilers(
     new StuckSandboxes({ ...deps, intervalMs, retentionMs, lostGraceMs, stuckDeleteMs }),
     new LostNodes({ ...deps, intervalMs, silentMs, goneMs, forget }),
     new OrphanInstances({ ...deps, intervalMs: Math.max(intervalMs, listIntervalMs), graceMs: orphanGraceMs }),
-    new LostInstances({ ...deps, intervalMs: Math.max(lostIntervalMs, listIntervalMs), massLossMs }),
+    new LostInstances({
+      ...{ ...deps, intervalMs: Math.max(lostIntervalMs, listIntervalMs), massLossMs },
+      fewIntervalMs: Math.min(Math.max(lostIntervalMs, FEW_INTERVAL_MS), Math.max(lostIntervalMs, listIntervalMs)),
+      onListed: deps.launches && ((pairs) => deps.launches?.tagger.compare(pairs)),
+    }),
   ];
 }

@@ -6,6 +6,8 @@ export interface AdaptorProblems {
   readonly recovery: { readonly epoch: string; readonly open: boolean; readonly kept: readonly string[] } & {
     readonly waitingFor: readonly string[];
     readonly unassigned: readonly string[];
+    /** Absent: an adaptor of an earlier version. */
+    readonly advice?: string;
   };
   readonly silentNodes: readonly { readonly nodeId: string; readonly reportedAt: string; readonly live: number }[];
   readonly stuckDeletes: readonly {
@@ -43,9 +45,10 @@ export function problemLines(problems: AdaptorProblems | undefined): string[] {
     lines.push(`SILENT NODE  ${nodeId}  since ${reportedAt}  ${live} sandboxes`);
   }
   if (recovery.open && (recovery.kept.length > 0 || recovery.waitingFor.length > 0)) {
-    const waiting = recovery.waitingFor.join(", ") || "none";
+    const { kept, unassigned, epoch } = recovery;
+    const advice = recovery.advice ?? `to end it: kata-remote adaptor confirm-recovery ${epoch}`;
     lines.push(
-      `RECOVERY OPEN  ${recovery.kept.length} instances without a record are kept, ${recovery.unassigned.length} name no node; nodes not reported: ${waiting}; to end it: kata-remote adaptor confirm-recovery ${recovery.epoch}`,
+      `RECOVERY OPEN  ${kept.length} instances without a record are kept, ${unassigned.length} name no node; ${advice}`,
     );
   }
   return lines;

@@ -1,7 +1,16 @@
 import { existsSync } from "node:fs";
+import { hostname } from "node:os";
 import { parse as parseToml } from "smol-toml";
 import { loadProvider } from "../../providers/registry.ts";
-import { type Adaptor, AdaptorConfig, createAdaptor, KubeReader, pullSecretLookup } from "../adaptor/index.ts";
+import {
+  type Adaptor,
+  AdaptorConfig,
+  type AdaptorDeps,
+  createAdaptor,
+  KubeEvents,
+  KubeReader,
+  pullSecretLookup,
+} from "../adaptor/index.ts";
 import type { Call } from "../base/call.ts";
 import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
@@ -51,11 +60,19 @@ export async function openProvider(config: AdaptorConfig, log: Logger): Promise<
 }
 
 /** Starts adaptor and provider in this process; closing it closes both. Running VMs are not touched by either. */
-export async function openAdaptor(config: AdaptorConfig, log: Logger): Promise<Pick<Adaptor, "close" | "restAddress">> {
+export async function openAdaptor(
+  config: AdaptorConfig,
+  log: Logger,
+): Promise<Pick<Adaptor, "close" | "restAddress" | "nodeDoor">> {
   const provider = await openProvider(config, log);
   const kube = inCluster();
-  const pullSecrets = kube && { pullSecrets: pullSecretLookup({ reader: kube, log }) };
-  const adaptor = createAdaptor(config, { provider, log, ...pullSecrets });
+  const events =
+    kube && config.kubernetes.events ? new KubeEvents({ cluster: kube, podName: podName(), log }) : undefined;
+  const inKube: Partial<AdaptorDeps> = {
+    ...(kube === undefined ? {} : { pullSecrets: pullSecretLookup({ reader: kube, log }) }),
+    ...(events === undefined ? {} : { onEvent: (event, pod) => events.post(event, pod) }),
+  };
+  const adaptor = createAdaptor(config, { provider, log, ...inKube });
   try {
     await adaptor.start();
   } catch (e) {
@@ -64,12 +81,19 @@ export async function openAdaptor(config: AdaptorConfig, log: Logger): Promise<P
   }
   return {
     restAddress: adaptor.restAddress,
+    nodeDoor: adaptor.nodeDoor,
     async close() {
       await adaptor.close();
+      await events?.[Symbol.asyncDispose]();
       kube?.close();
       await provider.close();
     },
   };
+}
+
+/** This process' pod. Source: kubernetes.io, "Pod's hostname and subdomain fields"; POD_NAME where the manifest says it. */
+function podName(): string {
+  return process.env.POD_NAME ?? hostname();
 }
 
 /** The cluster whose pod this process is. Source: kubernetes.io "Accessing the API from a Pod". */

@@ -18,7 +18,7 @@ export async function ps(options: { readonly json?: boolean }, call: Call): Prom
     return;
   }
   printTable(
-    ["SANDBOX", "NAMESPACE", "ID", "BACKEND", "STATE", "INSTANCE", "CONTAINERS", "AGE", "START"],
+    ["SANDBOX", "NAMESPACE", "ID", "BACKEND", "STATE", "INSTANCE", "CONTAINERS", "ROOTFS", "AGE", "START"],
     status.sandboxes.map((s) => [
       s.sandboxId.slice(0, 8),
       s.namespace,
@@ -27,10 +27,13 @@ export async function ps(options: { readonly json?: boolean }, call: Call): Prom
       s.state,
       s.instanceId,
       s.containers.map((c) => `${c.id.slice(0, 12)}:${c.state}`).join(","),
+      [...new Set(s.containers.map((c) => c.rootfs))].sort().join("+"),
       seconds(Date.now() - milliseconds(s.createdAtUnixNano)),
       s.timings.map((t) => `${t.stage} ${seconds(Number(t.ms))}`).join(", "),
     ]),
   );
+  for (const s of status.sandboxes)
+    for (const pull of s.pulls) process.stdout.write(`${s.sandboxId.slice(0, 8)} pulls ${pull}\n`);
   for (const line of problemLines(problems)) process.stdout.write(`${line}\n`);
 }
 
@@ -107,7 +110,7 @@ function forScripts(status: StatusResponse): object {
     sandboxes: status.sandboxes.map(({ createdAtUnixNano, timings, containers, _unknownFields, ...rest }) => ({
       ...rest,
       createdAt: new Date(milliseconds(createdAtUnixNano)).toISOString(),
-      containers: containers.map(({ id, state, exitCode }) => ({ id, state, exitCode })),
+      containers: containers.map(({ id, state, exitCode, rootfs }) => ({ id, state, exitCode, rootfs })),
       timingsMs: perStage(timings),
     })),
   };

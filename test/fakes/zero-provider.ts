@@ -28,6 +28,8 @@ export interface ZeroKnobs {
   /** Calls of deleteInstance that answer "deleting" before "gone". */
   pollsToGone: number;
   deleteFaults: Fault[];
+  /** Thrown by the next attempts to put a sandbox's name on an instance, one each. */
+  assignFaults: Fault[];
   createLatencyMs: number;
   /** Instances that a place of batches still has; one that is not named here has any number. */
   pools: Map<string, number>;
@@ -51,7 +53,7 @@ interface Stored extends Omit<Instance, "id" | "createdAt"> {
 export class ZeroProvider implements Provider {
   readonly name = "zero";
   readonly knobs: ZeroKnobs = {
-    ...{ createFaults: [], lostAnswers: [], deleteFaults: [], pollsToAddress: 0, pollsToGone: 0 },
+    ...{ createFaults: [], lostAnswers: [], deleteFaults: [], assignFaults: [], pollsToAddress: 0, pollsToGone: 0 },
     ...{ createLatencyMs: 0, console: undefined, pools: new Map(), quota: Number.POSITIVE_INFINITY },
   };
   /** How many instances were ever made, repeated creates not counted. */
@@ -75,7 +77,12 @@ export class ZeroProvider implements Provider {
         places: async () => places.map(zeroPlace),
         createInstances: (batch, call) => this.#createBatch(batch, call),
         assign: async (id, assignment) => {
+          const fault = this.knobs.assignFaults.shift();
+          if (fault !== undefined) throw fault;
           this.assigned.set(id, assignment);
+          const { sandboxId, nodeId } = assignment;
+          const found = this.#read(id);
+          if (found !== undefined) this.#write({ ...found, assigned: { sandboxId, nodeId } });
         },
       };
     }

@@ -6,7 +6,14 @@ import { mkdirPrivate } from "../../base/files.ts";
 import type { Logger } from "../../base/log.ts";
 import { AdminDefinition, JoinDefinition } from "../../gen/kataremote/podvm/v1/admin.ts";
 import { PodVmDefinition } from "../../gen/kataremote/podvm/v1/podvm.ts";
-import { type Handlers, implement, type ServiceShape, type TlsIdentity } from "../../grpc/index.ts";
+import {
+  createLocalClient,
+  type Handlers,
+  implement,
+  type ServiceClient,
+  type ServiceShape,
+  type TlsIdentity,
+} from "../../grpc/index.ts";
 import type { JoinTokens, PodVmService } from "../podvm/index.ts";
 import { type AdminDeps, adminHandlers } from "./admin-handlers.ts";
 import type { Metrics } from "./metrics.ts";
@@ -27,6 +34,12 @@ const KEEPALIVE = {
   "grpc.keepalive_timeout_ms": 10_000,
   "grpc.http2.min_ping_interval_without_data_ms": 5_000,
 };
+
+/** What nodes call, for a node daemon in this process. */
+export function openLocalDoor(deps: GrpcDoorDeps, closing: AbortSignal): ServiceClient<typeof PodVmDefinition> {
+  const handlers = podVmHandlers({ ...deps, network: false, closing });
+  return createLocalClient(PodVmDefinition, handlers, reporter(deps, closing));
+}
 
 /** One gRPC listener of the adaptor. */
 export class GrpcDoor implements AsyncDisposable {
@@ -105,18 +118,20 @@ function serve<S extends ServiceShape>(
   server: Server,
   service: S,
   handlers: Handlers<S>,
-  { metrics, log }: GrpcDoorDeps,
+  deps: GrpcDoorDeps,
   closing: AbortSignal,
 ): void {
-  server.addService(
-    ...implement(service, handlers, (method, error) => {
-      const fault = Fault.from(error);
-      metrics.rpcFailed(method, fault.code);
-      if (closing.aborted) return;
-      const level = fault.code === "internal" ? "error" : "info";
-      log[level]({ ...fault.context, method, code: fault.code, err: fault }, "call refused");
-    }),
-  );
+  server.addService(...implement(service, handlers, reporter(deps, closing)));
+}
+
+function reporter({ metrics, log }: GrpcDoorDeps, closing: AbortSignal) {
+  return (method: string, error: unknown): void => {
+    const fault = Fault.from(error);
+    metrics.rpcFailed(method, fault.code);
+    if (closing.aborted) return;
+    const level = fault.code === "internal" ? "error" : "info";
+    log[level]({ ...fault.context, method, code: fault.code, err: fault }, "call refused");
+  };
 }
 
 function serverCredentials(identity: TlsIdentity, clientCertificates: boolean): ServerCredentials {

@@ -1,4 +1,4 @@
-export { GrpcDoor, type GrpcDoorDeps } from "./grpc-door.ts";
+export { GrpcDoor, type GrpcDoorDeps, openLocalDoor } from "./grpc-door.ts";
 
 import { openApiDocument } from "./open-api.ts";
 import { ROUTES } from "./routes.ts";

@@ -54,6 +54,9 @@ export function podVmHandlers(deps: HandlerDeps): Handlers<typeof PodVmDefinitio
     signGuest: (r, call, peer) => service.signGuest(parseSandboxId(r.sandboxId), r.csrPem, from(call, peer)),
     identifyStockGuest: (r, call, peer) =>
       service.identifyStockGuest(parseSandboxId(r.sandboxId), r.publicKeyPem, from(call, peer)),
+    async pullSecrets(r, call, peer) {
+      return { authJson: (await service.pullSecrets(parseSandboxId(r.sandboxId), from(call, peer))) ?? "" };
+    },
     async reportReady(r, call, peer) {
       await service.reportReady(parseSandboxId(r.sandboxId), from(call, peer));
       return {};

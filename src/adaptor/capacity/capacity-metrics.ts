@@ -36,8 +36,8 @@ export function registerCapacityMetrics(
   });
   new Gauge({
     ...{ name: "kata_remote_circuits_open", help: "Pods and classes for which no VM is made at the moment", registers },
-    collect() {
-      this.set(breaker.open);
+    async collect() {
+      this.set(await breaker.countOpen());
     },
   });
 }

@@ -1,2 +1,3 @@
+export { KubeEvents } from "./kube-events.ts";
 export { type KubeAddress, KubeReader } from "./kube-reader.ts";
 export { pullSecretLookup } from "./pull-secrets.ts";

@@ -2,7 +2,7 @@ export { amend } from "./amend.ts";
 export { createBatchHandler } from "./batch/create-batch.ts";
 export { Launches } from "./batch/launches.ts";
 export type { PodVmDeps } from "./deps.ts";
-export { type AdaptorEvent, type EventKind, Events } from "./events.ts";
+export { type AdaptorEvent, type EventKind, Events, type PodName } from "./events.ts";
 export { instanceName, type VmDefaults } from "./instance-spec.ts";
 export { JoinTokens } from "./join-tokens.ts";
 export { Limits, type SandboxLimits } from "./limits.ts";
@@ -13,7 +13,7 @@ export { isFromBefore, type Owners, ownsInstance, readOwners } from "./ownership
 export type { CreateVm, LossEvent, PodVmService, SignedGuest, StopVm } from "./pod-vm-service.ts";
 export { PodVms } from "./pod-vms.ts";
 export { isStuckDelete, type ProblemReport, Problems, type StuckDelete } from "./problems.ts";
-export { CONFIRMED, Recovery, type RecoveryState } from "./recovery.ts";
+export { CONFIRMED, Recovery, type RecoveryState, recoveryAdvice } from "./recovery.ts";
 export type { StartProgress } from "./start-progress.ts";
 export { startVmHandler } from "./start-vm.ts";
 export { type PullSecretLookup, StockGuests } from "./stock-guests.ts";

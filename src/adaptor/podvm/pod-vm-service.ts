@@ -58,6 +58,8 @@ export interface PodVmService {
   signGuest(id: SandboxId, csrPem: string, call: NodeCall): Promise<SignedGuest>;
   /** What to expect of a guest with the stock image, and the client certificate that it takes. */
   identifyStockGuest(id: SandboxId, publicKeyPem: string, call: NodeCall): Promise<StockGuestIdentity>;
+  /** `auth.json` for the pod's images, for a guest that pulls them; undefined when there is none. */
+  pullSecrets(id: SandboxId, call: NodeCall): Promise<string | undefined>;
   reportReady(id: SandboxId, call: NodeCall): Promise<void>;
   syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer>;
   /** Sandboxes of the node whose instance ended by itself, those already known first. Ends with the call. */

@@ -1,4 +1,4 @@
-import { type Call, withDeadline } from "../../base/call.ts";
+import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { type InstanceId, newOperationId, type OperationId, type SandboxId } from "../../base/ids.ts";
 import { spkiFingerprint } from "../../identity/index.ts";
@@ -14,19 +14,20 @@ import type { NodeSession } from "./node-sessions.ts";
 import { ownsInstance } from "./ownership.ts";
 import type { CreateVm, LossEvent, PodVmService, SignedGuest, StopVm } from "./pod-vm-service.ts";
 import { RecordChanges } from "./record-changes.ts";
-import { progressOf, type StartProgress, type WaitingProgress, waitingOf } from "./start-progress.ts";
+import { StartNews } from "./start-news.ts";
+import { progressOf, type StartProgress, waitingOf } from "./start-progress.ts";
 import type { StockGuestIdentity } from "./stock-request.ts";
 import { recordToStop, syncNode } from "./sync-node.ts";
 
-/** Who follows a start that tells nothing looks this often whether the store still has it, and what it waits for, ms. */
-const LOOK_MS = 2_000;
 const ENDING: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone"]);
 
 export class PodVms implements PodVmService {
   readonly #deps: PodVmDeps;
+  readonly #news: StartNews;
 
   constructor(deps: PodVmDeps) {
     this.#deps = deps;
+    this.#news = new StartNews(deps.store);
   }
 
   async enrollNode(nodeId: string, csrPem: string, call: NodeCall): Promise<{ certificatePem: string; caPem: string }> {
@@ -41,7 +42,7 @@ export class PodVms implements PodVmService {
     const { store, breaker, limits, sessions, now, log, stock: stockGuests } = this.#deps;
     await sessions.checkBoot(nodeId, madeAfter?.bootId ?? "");
     if ((await store.sandboxes.get(id)) === undefined) {
-      breaker?.check({ id, pod, request: size });
+      await breaker?.check({ id, pod, request: size });
       await limits.take(id, { nodeId, namespace: pod.namespace });
       try {
         const stock = request.stock && (await stockGuests.prepare(request, request.stock));
@@ -66,30 +67,28 @@ export class PodVms implements PodVmService {
 
   async *startVm(id: SandboxId, call: NodeCall): AsyncIterable<StartProgress> {
     const { store, now } = this.#deps;
-    using changes = new RecordChanges(store.sandboxes, (record) => record.id === id);
+    using following = this.#news.follow(id);
     const epochId = store.epoch.id;
-    let record: SandboxRecord | undefined = await this.#begin(id, call);
+    let record = await this.#begin(id, call);
     const told = new Set<string>();
-    for (;;) {
+    // Who joins late is told what was tried before.
+    for (let look = true, troubles: readonly OperationRecord[] = []; ; ) {
       for (const event of progressOf(record, now())) {
         if (told.has(event.stage)) continue;
         told.add(event.stage);
         yield event;
         if (event.stage === "address" || event.stage === "failed") return;
       }
-      const news = await changes.next(withDeadline(LOOK_MS, call)).catch((e: unknown) => {
-        if (call.signal.aborted) throw e;
-        return []; // nothing was told for a while: was the record lost?
-      });
-      const { epoch } = store;
-      // A store that is away for a moment ends no start.
-      const waiting = news.length === 0 ? await this.#waiting(record).catch(() => undefined) : undefined;
-      if (waiting !== undefined && !told.has(waiting.message)) {
+      const known = look ? await this.#operationsOf(record).catch(() => []) : [];
+      for (const operation of record.instance === undefined ? [...known, ...troubles] : []) {
+        const waiting = waitingOf(operation, now());
+        if (waiting === undefined || told.has(waiting.message)) continue;
         told.add(waiting.message);
         yield waiting;
       }
-      if (news.length === 0 && epoch.id !== epochId && (await store.sandboxes.get(id)) === undefined) throw lost(id);
-      record = news.at(-1) ?? record;
+      const news = await following.next(call);
+      ({ look, troubles } = news);
+      record = look ? await this.#lookAgain(news.record ?? record, epochId) : (news.record ?? record);
     }
   }
 
@@ -132,6 +131,10 @@ export class PodVms implements PodVmService {
 
   async identifyStockGuest(id: SandboxId, publicKeyPem: string, call: NodeCall): Promise<StockGuestIdentity> {
     return this.#deps.stock.identify(await this.#owned(id, call), publicKeyPem);
+  }
+
+  async pullSecrets(id: SandboxId, call: NodeCall): Promise<string | undefined> {
+    return this.#deps.stock.pullSecretsOf((await this.#owned(id, call)).pod);
   }
 
   async reportReady(id: SandboxId, call: NodeCall): Promise<void> {
@@ -244,17 +247,26 @@ export class PodVms implements PodVmService {
     }
   }
 
-  /** Why a start that has no instance has to be tried again; its batch knows of it first. */
-  async #waiting({ id, intent, instance }: SandboxRecord): Promise<WaitingProgress | undefined> {
-    if (intent === undefined || instance !== undefined) return undefined;
-    const { store, launches, now } = this.#deps;
-    const batch = launches?.batchOf(id);
-    const operations = [batch, intent.createOperation].filter((o) => o !== undefined);
-    for (const operation of operations) {
-      const waiting = waitingOf(await store.operations.get(operation), now());
-      if (waiting !== undefined) return waiting;
+  /** News may be lost, and the record too. @throws Fault not_found when the store lost it */
+  async #lookAgain(record: SandboxRecord, epochId: string): Promise<SandboxRecord> {
+    const { store } = this.#deps;
+    try {
+      const current = await store.sandboxes.get(record.id);
+      if (current === undefined && store.epoch.id !== epochId) throw lost(record.id);
+      return current ?? record;
+    } catch (e) {
+      if (store.epoch.id !== epochId) throw e;
+      return record; // a store that is away for a moment ends no start
     }
-    return undefined;
+  }
+
+  /** What a start that has no instance yet waits for; its batch knows first why. */
+  async #operationsOf({ id, intent, instance }: SandboxRecord): Promise<readonly OperationRecord[]> {
+    if (intent === undefined || instance !== undefined) return [];
+    const { store, launches } = this.#deps;
+    const ids = [launches?.batchOf(id), intent.createOperation].filter((o) => o !== undefined);
+    const found = await Promise.all(ids.map((operation) => store.operations.get(operation)));
+    return found.filter((operation) => operation !== undefined);
   }
 
   /** A record that was set back may hide a start: a VM of that one may live without an owner. */

@@ -1,6 +1,6 @@
 import type { AdaptorStore, OperationRecord } from "../store/index.ts";
 import type { NodeSessions } from "./node-sessions.ts";
-import type { Recovery, RecoveryState } from "./recovery.ts";
+import { type Recovery, type RecoveryState, recoveryAdvice } from "./recovery.ts";
 
 export interface StuckDelete {
   readonly operation: string;
@@ -16,7 +16,10 @@ export interface StuckDelete {
 
 /** What needs an operator's eye. */
 export interface ProblemReport {
-  readonly recovery: RecoveryState;
+  readonly recovery: RecoveryState & {
+    /** What is to be done, for people. */
+    readonly advice?: string;
+  };
   readonly silentNodes: readonly { readonly nodeId: string; readonly reportedAt: string; readonly live: number }[];
   readonly stuckDeletes: readonly StuckDelete[];
 }
@@ -52,7 +55,9 @@ export class Problems {
     const active = await store.operations.list({ states: ["queued", "running"] });
     const stuck = active.filter((o) => isStuckDelete(o, now(), stuckDeleteMs));
     const stuckDeletes = await Promise.all(stuck.map((o) => this.#describe(o)));
-    return { recovery: await recovery.state(), silentNodes, stuckDeletes };
+    const state = await recovery.state();
+    const advice = recoveryAdvice(state);
+    return { recovery: { ...state, ...(advice === undefined ? {} : { advice }) }, silentNodes, stuckDeletes };
   }
 
   async #describe(operation: OperationRecord): Promise<StuckDelete> {

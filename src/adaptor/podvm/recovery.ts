@@ -17,6 +17,30 @@ export interface RecoveryState {
   readonly ended?: string;
 }
 
+/** What an operator can do about one that is open; undefined when nothing is to be done but to wait a moment. */
+export function recoveryAdvice(state: RecoveryState): string | undefined {
+  const { open, epoch, unassigned, waitingFor } = state;
+  if (!open) return undefined;
+  const parts: string[] = [];
+  if (unassigned.length > 0) {
+    parts.push(
+      `${some(unassigned)} may have been launched just when the store lost what it knew, and no tag names a node: no report can say whose they are. ` +
+        `They are kept until somebody has seen that no pod runs in them and confirms it: kata-remote adaptor confirm-recovery ${epoch}`,
+    );
+  }
+  if (waitingFor.length > 0) {
+    parts.push(
+      `not reported since: ${some(waitingFor)}. One that does not come back: kata-remote adaptor forget-node <node>`,
+    );
+  }
+  return parts.length === 0 ? undefined : parts.join("; ");
+}
+
+function some(names: readonly string[]): string {
+  const shown = names.slice(0, 5).join(", ");
+  return names.length > 5 ? `${shown} and ${names.length - 5} more` : shown;
+}
+
 /** `RecoveryState.ended` when an operator ended it. */
 export const CONFIRMED = "an operator confirmed";
 const FACT = "recovery";

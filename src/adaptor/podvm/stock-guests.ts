@@ -72,6 +72,11 @@ export class StockGuests {
     return { serverName, sealed, ...(identity === undefined ? {} : { certificatePem: identity.certificatePem }) };
   }
 
+  /** `auth.json` for a pod's images, whatever its image: only the stock one gets it in user-data. */
+  async pullSecretsOf(pod: CreateVm["pod"]): Promise<string | undefined> {
+    return await this.#deps.pullSecrets?.(pod);
+  }
+
   /** Undefined for the reference image. @throws Fault failed_precondition when it cannot be opened any more */
   userDataOf(record: SandboxRecord): Uint8Array | undefined {
     return record.stock === undefined ? undefined : Buffer.from(this.#open(record.id, record.stock).userData, "base64");

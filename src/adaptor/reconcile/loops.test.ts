@@ -8,6 +8,7 @@ import { Loops } from "./loops.ts";
 describe("loops", { timeout: 10_000 }, () => {
   let pauses: number[];
   let situation: string;
+  let lead: number | undefined;
   let loops: Loops;
   const clock: Clock = {
     now: realClock.now,
@@ -20,7 +21,8 @@ describe("loops", { timeout: 10_000 }, () => {
   beforeEach(() => {
     pauses = [];
     situation = "one";
-    const facts = { lead: async () => 1 };
+    lead = 1;
+    const facts = { lead: async () => lead };
     const now = (): Date => new Date();
     loops = new Loops({ facts, log: silentLogger(), now, clock, situation: () => situation });
   });
@@ -59,6 +61,16 @@ describe("loops", { timeout: 10_000 }, () => {
     await until(() => pauses.length === 1);
     situation = "two";
     await until(() => passes() === 2);
+  });
+
+  it("are soon there when another adaptor's lead is over, however seldom they run", async () => {
+    lead = undefined;
+    const passes = run(3_600_000, 0);
+    await until(() => pauses.length === 1);
+    assert.equal(passes(), 0);
+    assert.ok((pauses[0] ?? 0) <= 5_000);
+    lead = 2;
+    await until(() => passes() === 1 && loops.status[0]?.leads === true);
   });
 
   it("end at once though they pause", async () => {

@@ -8,9 +8,9 @@ import type { Pass, Reconciler } from "./reconciler.ts";
 
 /** Longest that one pass may take, ms: a provider that hangs must not end the loop for good. */
 const PASS_TIMEOUT_MS = 120_000;
-/** The lead in a loop is taken over when it was not asked for in an interval and as long again, within these bounds, ms. */
-const MIN_SPARE_MS = 5_000;
-const MAX_SPARE_MS = 60_000;
+/** The lead in a loop is another adaptor's when it was not asked for in this time, ms; it is kept, and sought, so often. */
+const LEAD_MS = 15_000;
+const KEEP_MS = 5_000;
 /** For giving the lead back at the end, ms. */
 const RELEASE_MS = 1_000;
 /**
@@ -54,6 +54,7 @@ export class Loops implements AsyncDisposable {
   /** Its end ends all pauses. */
   #pause = new AbortController();
   #watch: NodeJS.Timeout | undefined;
+  #keep: NodeJS.Timeout | undefined;
   readonly #deps: LoopsDeps;
   readonly #status = new Map<string, LoopStatus>();
   #running: Promise<void>[] = [];
@@ -79,6 +80,7 @@ export class Loops implements AsyncDisposable {
       };
       this.#watch ??= setInterval(look, WATCH_MS).unref();
     }
+    this.#keep ??= setInterval(() => this.#keepLeads(), KEEP_MS).unref();
     this.#running.push(...reconcilers.map((r) => this.#run(r, call)));
   }
 
@@ -91,6 +93,7 @@ export class Loops implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#watch);
+    clearInterval(this.#keep);
     this.#closing.abort();
     this.wake();
     await Promise.all(this.#running);
@@ -111,7 +114,9 @@ export class Loops implements AsyncDisposable {
       const againMs = await this.#pass(reconciler, call);
       // A pass over many takes long: it may not take more than a part of the time.
       const stretchMs = Math.min(PAUSES * (performance.now() - began), MAX_STRETCH_MS);
-      const pauseMs = Math.max(Math.min(againMs ?? intervalMs, intervalMs), stretchMs);
+      const dueMs = Math.max(Math.min(againMs ?? intervalMs, intervalMs), stretchMs);
+      // Who does not lead is there soon when the leader is gone, however seldom the loop runs.
+      const pauseMs = this.#status.get(name)?.leads === true ? dueMs : Math.min(dueMs, KEEP_MS);
       if (call.signal.aborted) return;
       await sleepOn(this.#deps.clock ?? realClock, pauseMs, this.#pause).catch(() => undefined); // it was woken
     }
@@ -126,13 +131,14 @@ export class Loops implements AsyncDisposable {
     let againMs: number | undefined;
     let failure: string | undefined;
     try {
-      const token = await this.#lead(reconciler);
+      const token = await this.#lead(reconciler.name);
       if (token === undefined) {
         this.#note(reconciler.name, { leads: false });
         return undefined;
       }
+      this.#note(reconciler.name, { leads: true });
       pass = await reconciler.reconcile(withDeadline(PASS_TIMEOUT_MS, call), async () => {
-        if ((await this.#lead(reconciler)) === token) return;
+        if ((await this.#lead(reconciler.name)) === token) return;
         throw new Fault("aborted", `another adaptor runs ${reconciler.name} by now`);
       });
       const { againMs: soon, ...counts } = pass;
@@ -160,9 +166,19 @@ export class Loops implements AsyncDisposable {
     return againMs;
   }
 
-  #lead({ name, intervalMs }: Reconciler): Promise<number | undefined> {
-    const spareMs = Math.min(MAX_SPARE_MS, Math.max(MIN_SPARE_MS, 2 * intervalMs));
-    return this.#deps.facts.lead(leadOf(name), intervalMs + spareMs);
+  #lead(name: string): Promise<number | undefined> {
+    return this.#deps.facts.lead(leadOf(name), LEAD_MS);
+  }
+
+  /** Between passes and while one takes long; one that hangs ends by its time-out. A process that is frozen keeps none. */
+  #keepLeads(): void {
+    for (const { name, leads } of this.status) {
+      if (!leads) continue;
+      this.#lead(name).then(
+        (token) => void (token === undefined && this.#note(name, { leads: false })),
+        (err: unknown) => this.#deps.log.debug({ loop: name, err }, "the lead could not be kept, the next try follows"),
+      );
+    }
   }
 
   #note(name: string, change: Partial<LoopStatus>): LoopStatus {

@@ -17,8 +17,14 @@ export interface LostInstancesDeps {
   readonly intervalMs: number;
   /** When most instances are missing at once, the listing is believed only after it says so for this long, ms. */
   readonly massLossMs: number;
+  /** Where all instances fit into one answer of the cloud they are looked for more often, ms: so costs little. */
+  readonly fewIntervalMs?: number;
+  /** Told of each pass' living instances with their records: other gaps between the two are closed there. */
+  readonly onListed?: ((pairs: readonly (readonly [SandboxRecord, Instance])[]) => void) | undefined;
 }
 
+/** So many instances are a page of a listing, or a few. */
+const FEW = 200;
 /** Asked for by id in one pass; more are looked at in the next one. */
 const ASKED = 50;
 
@@ -50,6 +56,12 @@ export class LostInstances implements Reconciler {
     const instances = new Map((await provider.listInstances(cluster, call)).map((i) => [i.id, i]));
     const listed = (r: SandboxRecord): Instance | undefined => r.instance && instances.get(r.instance.id);
     const unlisted = records.filter((r) => listed(r) === undefined);
+    this.#deps.onListed?.(
+      records.flatMap((record) => {
+        const instance = listed(record);
+        return instance === undefined || reasonOfLoss(instance) !== undefined ? [] : [[record, instance] as const];
+      }),
+    );
     let repaired = 0;
     for (const record of records) {
       const instance = listed(record);
@@ -58,7 +70,9 @@ export class LostInstances implements Reconciler {
     }
     if (this.#believes(unlisted.length, records.length)) repaired += await this.#ask(unlisted, call, fence);
     else this.#missing = new Set();
-    return { examined: records.length, repaired };
+    const { fewIntervalMs } = this.#deps;
+    const again = fewIntervalMs === undefined || instances.size > FEW ? {} : { againMs: fewIntervalMs };
+    return { examined: records.length, repaired, ...again };
   }
 
   /** Asks for each by its id; one that is not there in two passes running is lost. */

@@ -195,5 +195,18 @@ describe("reconcile loops", () => {
       await lost.reconcile(background());
       assert.deepEqual(await phases(), ["lost", "lost", "ready"]);
     });
+
+    it("are looked for more often where a listing costs one request, and living ones are shown to whoever compares", async () => {
+      const id = await newInstance();
+      const record = await newRecord({ phase: "ready", instance: { id, addresses: ["127.0.0.1"], port: 1 } });
+      const seen: string[] = [];
+      const onListed = (pairs: readonly (readonly [SandboxRecord, { readonly id: InstanceId }])[]): void =>
+        void seen.push(...pairs.map(([r, i]) => `${r.id} ${i.id}`));
+      const lost = new LostInstances({ ...common(), intervalMs: 45_000, fewIntervalMs: 10_000, onListed });
+      assert.equal((await lost.reconcile(background())).againMs, 10_000);
+      assert.deepEqual(seen, [`${record.id} ${id}`]);
+      await Promise.all(Array.from({ length: 200 }, () => newInstance()));
+      assert.equal((await lost.reconcile(background())).againMs, undefined, "201 instances");
+    });
   });
 });

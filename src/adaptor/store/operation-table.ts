@@ -145,7 +145,7 @@ export class OperationTable implements OperationStore {
       if (changes === 0) throw takenOver(id);
       return this.#known(id);
     });
-    if (settled.finishedAt !== undefined) this.#changes.emit("change", settled);
+    if (settled.finishedAt !== undefined || settled.fault !== undefined) this.#changes.emit("change", settled);
     return settled;
   }
 

@@ -100,7 +100,10 @@ export interface OperationStore {
   nextWake(kinds: readonly string[]): Promise<number | undefined>;
   /** Removes finished operations that ended before `before`. */
   prune(before: Date): Promise<number>;
-  /** Calls back when an operation is over or is asked to end, whoever did it. @returns the function that ends it */
+  /**
+   * Calls back when an operation is over, is asked to end, or failed and is queued again with its fault, whoever did it.
+   * @returns the function that ends it
+   */
   watch(listener: (operation: OperationRecord) => void): () => void;
 }
 

@@ -83,6 +83,8 @@ export interface Hypervisor {
   signGuest(id: SandboxId, csrPem: string, call: Call): Promise<GuestIdentity>;
   /** For a VM with the stock image whose certificates are ours. @throws Fault unimplemented where there are none */
   stockIdentity(id: SandboxId, call: Call): Promise<StockIdentity>;
+  /** `auth.json` of the pod's image pull secrets; undefined: it has none. Absent where the backend knows no cluster. */
+  pullSecrets?(id: SandboxId, call: Call): Promise<string | undefined>;
   /** The agent answered. */
   reportReady(id: SandboxId, call: Call): Promise<void>;
   /** Resolves when deletion is durable, not when it has finished. Unknown id is success. */

@@ -100,6 +100,11 @@ export class LiveSandboxes {
     }
   }
 
+  /** What is being written is on disk. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#writing.values());
+  }
+
   /** One after the other for each sandbox. */
   #write(id: SandboxId, work: () => Promise<void>): Promise<void> {
     const before = this.#writing.get(id) ?? Promise.resolve();

@@ -59,7 +59,9 @@ export class PendingStops {
    * Makes the stop durable, then tries once to deliver it; a try that fails goes on in the background.
    * @throws Fault only when it could be neither delivered nor written down
    */
-  async submit(stop: PendingStop, call: Call): Promise<void> {
+  async submit(wanted: PendingStop, call: Call): Promise<void> {
+    // The second stop of a sandbox does not know its instance any more, and may be the one that is delivered.
+    const stop = { ...this.#pending.get(wanted.id), ...wanted };
     const { id, ...rest } = stop;
     let unwritten: unknown;
     this.#pending.set(id, stop);
@@ -71,6 +73,11 @@ export class PendingStops {
     try {
       await this.#deliver(stop, call);
     } catch (e) {
+      if (!this.#pending.has(id)) {
+        // Another try has delivered it meanwhile, perhaps before the file was written again.
+        await rm(this.#path(id), { force: true });
+        return;
+      }
       this.#deps.log.warn({ sandbox: id, err: e }, "stop is not delivered yet, trying on");
       this.#retry();
       if (unwritten !== undefined) {

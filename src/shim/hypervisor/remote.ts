@@ -28,6 +28,8 @@ import { PendingStops } from "./pending-stops.ts";
 export interface RemoteOptions {
   /** The adaptor: `unix:///path` or `host:port` (then `tls` or `joinFile` is needed). */
   readonly address: string;
+  /** The adaptor in this process: nothing is dialled then. */
+  readonly adaptor?: ServiceClient<typeof PodVmDefinition> | undefined;
   readonly tls?: TlsIdentity;
   /** Instead of address and tls: what `kata-remote adaptor token` wrote. */
   readonly joinFile?: string;
@@ -93,19 +95,10 @@ export class RemoteHypervisor implements Hypervisor {
   /** Also starts to deliver the stops that an earlier daemon left. */
   static async open(given: RemoteOptions): Promise<RemoteHypervisor> {
     const { joinFile, patienceMs } = given;
+    const { adaptor } = given;
     const joined = joinFile && (await joinAdaptor({ ...given, joinFile }, withDeadline(patienceMs)));
     const options: RemoteOptions = { ...given, ...(joined || {}) };
-    const target = { address: options.address, ...(options.tls === undefined ? {} : { tls: options.tls }) };
-    const client = createClient(PodVmDefinition, {
-      ...target,
-      options: {
-        "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.max_reconnect_backoff_ms": 1000,
-        // A stream that only waits must notice that its peer is gone.
-        "grpc.keepalive_time_ms": 20_000,
-        "grpc.keepalive_timeout_ms": 5_000,
-      },
-    });
+    const client = adaptor ?? dial(options);
     const stops = await PendingStops.open({
       dir: join(options.runDir, "pending-stops"),
       log: options.log,
@@ -162,7 +155,7 @@ export class RemoteHypervisor implements Hypervisor {
     for (let attempt = 0; ; attempt++) {
       const outcome = await this.#followStart(id, onWaiting, call);
       if (outcome.kind === "started") {
-        await this.#live.learn(id, outcome.address);
+        void this.#live.learn(id, outcome.address); // known at once; on disk it is for an adaptor that lost the record
         return outcome.address;
       }
       if (call.signal.aborted) throw outOfTime(id, call, last);
@@ -182,7 +175,7 @@ export class RemoteHypervisor implements Hypervisor {
       call,
     );
     const verifiedBy = signed.verifiedBy === "console" ? "console" : "address";
-    await this.#live.learn(id, { guestKey: spkiFingerprint(csrPem), verifiedBy });
+    void this.#live.learn(id, { guestKey: spkiFingerprint(csrPem), verifiedBy }); // as above
     return { certificatePem: signed.certificatePem, verifiedBy };
   }
 
@@ -196,6 +189,12 @@ export class RemoteHypervisor implements Hypervisor {
     );
     const { serverName, serverCertificatePem, caPem, clientCertificatePem } = known;
     return { serverName, serverCertificatePem, caPem, certificatePem: clientCertificatePem, keyPem };
+  }
+
+  async pullSecrets(id: SandboxId, call: Call): Promise<string | undefined> {
+    // Without patience: a pod that runs does not need the adaptor.
+    const { authJson } = await this.#client.pullSecrets({ sandboxId: id }, call);
+    return authJson === "" ? undefined : authJson;
   }
 
   async reportReady(id: SandboxId, call: Call): Promise<void> {
@@ -253,6 +252,7 @@ export class RemoteHypervisor implements Hypervisor {
   async close(): Promise<void> {
     this.#over.abort(new Fault("cancelled", "the node daemon ends"));
     await this.#stops.close();
+    await this.#live.settled();
     this.#client.close();
   }
 
@@ -274,7 +274,7 @@ export class RemoteHypervisor implements Hypervisor {
         if (stage === StartVmEvent_Stage.WAITING)
           onWaiting(new Fault(faultCode(event.code), event.message, { sandboxId: id, operationId }));
         // Known from now on, so that a stop can name it to an adaptor that has lost the record.
-        if (instanceId !== "") await this.#live.learn(id, { instanceId });
+        if (instanceId !== "") void this.#live.learn(id, { instanceId });
         this.#options.log.debug({ sandbox: id, stage, instance: instanceId }, "start of a pod VM goes on");
       }
     } catch (e) {
@@ -328,6 +328,19 @@ export class RemoteHypervisor implements Hypervisor {
     const { address, patienceMs } = this.#options;
     return patiently(`${method} at ${address}`, work, withDeadline(patienceMs, call));
   }
+}
+
+function dial({ address, tls }: RemoteOptions): ServiceClient<typeof PodVmDefinition> {
+  return createClient(PodVmDefinition, {
+    ...{ address, ...(tls === undefined ? {} : { tls }) },
+    options: {
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 1000,
+      // A stream that only waits must notice that its peer is gone.
+      "grpc.keepalive_time_ms": 20_000,
+      "grpc.keepalive_timeout_ms": 5_000,
+    },
+  });
 }
 
 function outOfTime(id: SandboxId, call: Call, last: Fault | undefined): Fault {

@@ -3,6 +3,7 @@ import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { Fault } from "../../../src/base/fault.ts";
 import { newSandboxId, type SandboxId } from "../../../src/base/ids.ts";
 import { StartVmEvent_Stage as Stage } from "../../../src/gen/kataremote/podvm/v1/podvm.ts";
 import { AdaptorUnderTest, call, type PodVmClient } from "../../fakes/adaptor-under-test.ts";
@@ -120,6 +121,35 @@ describe("two adaptors on one redis", { timeout: 300_000, skip: withoutRedis() }
     assert.match(loss.done === true ? "" : loss.value.reason, /kernel panic/);
     await watch.return?.();
     await one.kill();
+  });
+
+  it("a start that fails at one and is tried again is told of at both, also when it waits for a batch", async () => {
+    for (const places of [undefined, ["a"]]) {
+      await fresh(places === undefined ? "w" : "wb");
+      const change = { providers: { zero: places === undefined ? {} : { places } } };
+      await (await first()).kill();
+      await using one = await AdaptorUnderTest.open({
+        dir: join(root, "first"),
+        config: { ...config, ...change },
+        cloud: cloud(),
+      });
+      await using two = await second(change);
+      // Either may run it.
+      for (const { provider } of [one, two])
+        provider.knobs.createFaults.push(
+          new Fault("unavailable", "no answer", { kind: "transient", retryAfterMs: 1_000 }),
+        );
+      const id = await two.createVm();
+      const stages = async ({ client }: AdaptorUnderTest) => {
+        const seen: string[] = [];
+        for await (const { stage, message } of client.startVm({ sandboxId: id }, call()))
+          seen.push(`${stage} ${message}`);
+        return seen;
+      };
+      const expected = [`${Stage.ACCEPTED} `, `${Stage.WAITING} no answer`, `${Stage.INSTANCE} `, `${Stage.ADDRESS} `];
+      assert.deepEqual(await Promise.all([stages(one), stages(two)]), [expected, expected]);
+      for (const { provider } of [one, two]) provider.knobs.createFaults.length = 0;
+    }
   });
 
   it("a stop at one ends a start that the other is busy with", async () => {

@@ -163,6 +163,9 @@ describe("creates in batches", { timeout: 60_000 }, () => {
     assert.equal(tested.provider.created, 3);
     const metrics = await (await fetch(`${tested.rest}/metrics`)).text();
     assert.match(metrics, /kata_remote_circuits_open 1/);
+    await tested.restart();
+    assert.match(await again(), /3 VMs in a row.*pod default\/broken/, "a restart gives it no new chance");
+    assert.equal(tested.provider.created, 3);
     assert.equal((await start("another")).stage, Stage.ADDRESS);
   });
 });

@@ -66,8 +66,8 @@ export class Launches implements AsyncDisposable {
 
   constructor(deps: LaunchesDeps) {
     this.#deps = deps;
-    const { batches, store, log } = deps;
-    this.tagger = new Tagger({ batches, sandboxes: store.sandboxes, log });
+    const { batches, store, log, clock } = deps;
+    this.tagger = new Tagger({ batches, sandboxes: store.sandboxes, log, now: () => clock.now() });
     this.#unwatch = store.sandboxes.watch((record) => this.#onRecord(record));
   }
 

@@ -60,13 +60,14 @@ export class ChangeStream implements AsyncDisposable {
   }
 
   async #follow(): Promise<void> {
-    const { log, sandboxes, db } = this.#deps;
+    const { log, sandboxes, operations, db } = this.#deps;
     for (let failures = 0, missed = false; !this.#over.signal.aborted; ) {
       try {
         if (missed) {
           const [newest] = await this.#inTime(this.#client.xrevrange(db.key("changes"), "+", "-", "COUNT", 1));
           this.#last = newest?.[0] ?? "0-0";
           await sandboxes.catchUp();
+          await operations.catchUp();
           missed = false;
           log.info("changes of other adaptors are followed again");
         }

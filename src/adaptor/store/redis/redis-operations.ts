@@ -89,7 +89,7 @@ export class RedisOperations implements OperationStore {
     const uncounted = again && settlement.uncounted === true ? 1 : 0;
     const settled = parse(await this.#db.run("settle", id, lease, settlement.state, wakeAt, uncounted, fault));
     if (settled === undefined) throw takenOver(id);
-    if (settled.finishedAt !== undefined) this.tell(settled);
+    if (settled.finishedAt !== undefined || settled.fault !== undefined) this.tell(settled);
     return settled;
   }
 
@@ -126,6 +126,13 @@ export class RedisOperations implements OperationStore {
 
   tell(operation: OperationRecord): void {
     this.#changes.emit("change", operation);
+  }
+
+  /** Tells of everything that may have been missed, apart from what is over: who waits for an end looks now and then. */
+  async catchUp(): Promise<void> {
+    for (const operation of await this.list({ states: ["queued", "running"] })) {
+      if (operation.fault !== undefined || operation.cancelReason !== undefined) this.tell(operation);
+    }
   }
 
   async #tellById(id: OperationId): Promise<true> {

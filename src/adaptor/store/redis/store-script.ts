@@ -221,7 +221,9 @@ function command.settle(id, lease, state, wakeAt, uncounted, fault)
   if fault ~= '' then row.fault = fault end
   if state == 'queued' then
     row.attempt = row.attempt - tonumber(uncounted)
-    return queue(row, tonumber(wakeAt))
+    local body = queue(row, tonumber(wakeAt))
+    if fault ~= '' then tell('operation', body) end
+    return body
   end
   row.state, row.wakeAt = state, 0
   return finish(row)

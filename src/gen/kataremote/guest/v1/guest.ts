@@ -65,6 +65,35 @@ export interface StatTreeResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface SetImageSettingsRequest {
+  /** ImageSettings (src/guestwire/image-settings.ts). */
+  settingsJson: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface SetImageSettingsResponse {
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ListPullsRequest {
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ListPullsResponse {
+  pulls: Pull[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface Pull {
+  image: string;
+  bytes: bigint;
+  /** Compressed; 0 as long as it is not known. */
+  totalBytes: bigint;
+  /** Layers that have to come. */
+  layers: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 function createBaseEnrollRequest(): EnrollRequest {
   return { _unknownFields: {} };
 }
@@ -787,6 +816,381 @@ export const StatTreeResponse: MessageFns<StatTreeResponse> = {
   },
 };
 
+function createBaseSetImageSettingsRequest(): SetImageSettingsRequest {
+  return { settingsJson: "", _unknownFields: {} };
+}
+
+export const SetImageSettingsRequest: MessageFns<SetImageSettingsRequest> = {
+  encode(message: SetImageSettingsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.settingsJson !== "") {
+      writer.uint32(10).string(message.settingsJson);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetImageSettingsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetImageSettingsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.settingsJson = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetImageSettingsRequest>): SetImageSettingsRequest {
+    return SetImageSettingsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetImageSettingsRequest>): SetImageSettingsRequest {
+    const message = createBaseSetImageSettingsRequest();
+    message.settingsJson = object.settingsJson ?? "";
+    return message;
+  },
+};
+
+function createBaseSetImageSettingsResponse(): SetImageSettingsResponse {
+  return { _unknownFields: {} };
+}
+
+export const SetImageSettingsResponse: MessageFns<SetImageSettingsResponse> = {
+  encode(message: SetImageSettingsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetImageSettingsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetImageSettingsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetImageSettingsResponse>): SetImageSettingsResponse {
+    return SetImageSettingsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<SetImageSettingsResponse>): SetImageSettingsResponse {
+    const message = createBaseSetImageSettingsResponse();
+    return message;
+  },
+};
+
+function createBaseListPullsRequest(): ListPullsRequest {
+  return { _unknownFields: {} };
+}
+
+export const ListPullsRequest: MessageFns<ListPullsRequest> = {
+  encode(message: ListPullsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPullsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPullsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListPullsRequest>): ListPullsRequest {
+    return ListPullsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListPullsRequest>): ListPullsRequest {
+    const message = createBaseListPullsRequest();
+    return message;
+  },
+};
+
+function createBaseListPullsResponse(): ListPullsResponse {
+  return { pulls: [], _unknownFields: {} };
+}
+
+export const ListPullsResponse: MessageFns<ListPullsResponse> = {
+  encode(message: ListPullsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.pulls) {
+      Pull.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPullsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPullsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pulls.push(Pull.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListPullsResponse>): ListPullsResponse {
+    return ListPullsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListPullsResponse>): ListPullsResponse {
+    const message = createBaseListPullsResponse();
+    message.pulls = object.pulls?.map((e) => Pull.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePull(): Pull {
+  return { image: "", bytes: 0n, totalBytes: 0n, layers: 0, _unknownFields: {} };
+}
+
+export const Pull: MessageFns<Pull> = {
+  encode(message: Pull, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.image !== "") {
+      writer.uint32(10).string(message.image);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bytes);
+    }
+    if (message.totalBytes !== 0n) {
+      if (BigInt.asUintN(64, message.totalBytes) !== message.totalBytes) {
+        throw new globalThis.Error("value provided for field message.totalBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.totalBytes);
+    }
+    if (message.layers !== 0) {
+      writer.uint32(32).uint32(message.layers);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Pull {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePull();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.image = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.totalBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.layers = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Pull>): Pull {
+    return Pull.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Pull>): Pull {
+    const message = createBasePull();
+    message.image = object.image ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.totalBytes = (object.totalBytes !== undefined && object.totalBytes !== null)
+      ? BigInt(object.totalBytes)
+      : 0n;
+    message.layers = object.layers ?? 0;
+    return message;
+  },
+};
+
 export type GuestDefinition = typeof GuestDefinition;
 export const GuestDefinition = {
   name: "Guest",
@@ -827,6 +1231,24 @@ export const GuestDefinition = {
       requestType: StatTreeRequest as typeof StatTreeRequest,
       requestStream: false,
       responseType: StatTreeResponse as typeof StatTreeResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** How images are pulled from now on, with the pod's pull secrets. Only after Configure. */
+    setImageSettings: {
+      name: "SetImageSettings",
+      requestType: SetImageSettingsRequest as typeof SetImageSettingsRequest,
+      requestStream: false,
+      responseType: SetImageSettingsResponse as typeof SetImageSettingsResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Pulls that run. */
+    listPulls: {
+      name: "ListPulls",
+      requestType: ListPullsRequest as typeof ListPullsRequest,
+      requestStream: false,
+      responseType: ListPullsResponse as typeof ListPullsResponse,
       responseStream: false,
       options: {},
     },

@@ -69,6 +69,8 @@ export interface SandboxStatus {
   guestKernel: string;
   /** Milliseconds spent in each stage of the start, in order. */
   timings: StageTiming[];
+  /** How far the guest is with images that it pulls, a line for each. */
+  pulls: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -76,6 +78,8 @@ export interface ContainerStatus {
   id: string;
   state: string;
   exitCode: number;
+  /** Where its root file system came from: "node" or "guest". */
+  rootfs: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -720,6 +724,7 @@ function createBaseSandboxStatus(): SandboxStatus {
     guestBootId: "",
     guestKernel: "",
     timings: [],
+    pulls: [],
     _unknownFields: {},
   };
 }
@@ -764,6 +769,9 @@ export const SandboxStatus: MessageFns<SandboxStatus> = {
     }
     for (const v of message.timings) {
       StageTiming.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.pulls) {
+      writer.uint32(106).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -885,6 +893,14 @@ export const SandboxStatus: MessageFns<SandboxStatus> = {
             message.timings.push(StageTiming.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.pulls.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -924,12 +940,13 @@ export const SandboxStatus: MessageFns<SandboxStatus> = {
     message.guestBootId = object.guestBootId ?? "";
     message.guestKernel = object.guestKernel ?? "";
     message.timings = object.timings?.map((e) => StageTiming.fromPartial(e)) || [];
+    message.pulls = object.pulls?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseContainerStatus(): ContainerStatus {
-  return { id: "", state: "", exitCode: 0, _unknownFields: {} };
+  return { id: "", state: "", exitCode: 0, rootfs: "", _unknownFields: {} };
 }
 
 export const ContainerStatus: MessageFns<ContainerStatus> = {
@@ -942,6 +959,9 @@ export const ContainerStatus: MessageFns<ContainerStatus> = {
     }
     if (message.exitCode !== 0) {
       writer.uint32(24).uint32(message.exitCode);
+    }
+    if (message.rootfs !== "") {
+      writer.uint32(34).string(message.rootfs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -991,6 +1011,14 @@ export const ContainerStatus: MessageFns<ContainerStatus> = {
             message.exitCode = reader.uint32();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.rootfs = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1019,6 +1047,7 @@ export const ContainerStatus: MessageFns<ContainerStatus> = {
     message.id = object.id ?? "";
     message.state = object.state ?? "";
     message.exitCode = object.exitCode ?? 0;
+    message.rootfs = object.rootfs ?? "";
     return message;
   },
 };

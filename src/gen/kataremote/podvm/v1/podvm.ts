@@ -251,6 +251,17 @@ export interface SyncNodeResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface PullSecretsRequest {
+  sandboxId: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface PullSecretsResponse {
+  /** {"auths": …} as in docker's config.json; empty: the pod has none. */
+  authJson: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 function createBaseVersionRequest(): VersionRequest {
   return { _unknownFields: {} };
 }
@@ -2790,6 +2801,148 @@ export const SyncNodeResponse: MessageFns<SyncNodeResponse> = {
   },
 };
 
+function createBasePullSecretsRequest(): PullSecretsRequest {
+  return { sandboxId: "", _unknownFields: {} };
+}
+
+export const PullSecretsRequest: MessageFns<PullSecretsRequest> = {
+  encode(message: PullSecretsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sandboxId !== "") {
+      writer.uint32(10).string(message.sandboxId);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PullSecretsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePullSecretsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sandboxId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PullSecretsRequest>): PullSecretsRequest {
+    return PullSecretsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PullSecretsRequest>): PullSecretsRequest {
+    const message = createBasePullSecretsRequest();
+    message.sandboxId = object.sandboxId ?? "";
+    return message;
+  },
+};
+
+function createBasePullSecretsResponse(): PullSecretsResponse {
+  return { authJson: "", _unknownFields: {} };
+}
+
+export const PullSecretsResponse: MessageFns<PullSecretsResponse> = {
+  encode(message: PullSecretsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.authJson !== "") {
+      writer.uint32(10).string(message.authJson);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PullSecretsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePullSecretsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.authJson = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PullSecretsResponse>): PullSecretsResponse {
+    return PullSecretsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PullSecretsResponse>): PullSecretsResponse {
+    const message = createBasePullSecretsResponse();
+    message.authJson = object.authJson ?? "";
+    return message;
+  },
+};
+
 export type PodVmDefinition = typeof PodVmDefinition;
 export const PodVmDefinition = {
   name: "PodVm",
@@ -2866,6 +3019,15 @@ export const PodVmDefinition = {
       requestType: IdentifyStockGuestRequest as typeof IdentifyStockGuestRequest,
       requestStream: false,
       responseType: IdentifyStockGuestResponse as typeof IdentifyStockGuestResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Logins for the images of a sandbox's pod, for a guest that pulls them. Only for the node of the sandbox. */
+    pullSecrets: {
+      name: "PullSecrets",
+      requestType: PullSecretsRequest as typeof PullSecretsRequest,
+      requestStream: false,
+      responseType: PullSecretsResponse as typeof PullSecretsResponse,
       responseStream: false,
       options: {},
     },

@@ -148,6 +148,8 @@ export interface AttachStdioRequest {
   stdin: string;
   stdout: string;
   stderr: string;
+  /** containerd's, for a logger program. */
+  namespace: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1873,6 +1875,7 @@ function createBaseAttachStdioRequest(): AttachStdioRequest {
     stdin: "",
     stdout: "",
     stderr: "",
+    namespace: "",
     _unknownFields: {},
   };
 }
@@ -1902,6 +1905,9 @@ export const AttachStdioRequest: MessageFns<AttachStdioRequest> = {
     }
     if (message.stderr !== "") {
       writer.uint32(66).string(message.stderr);
+    }
+    if (message.namespace !== "") {
+      writer.uint32(74).string(message.namespace);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1991,6 +1997,14 @@ export const AttachStdioRequest: MessageFns<AttachStdioRequest> = {
             message.stderr = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2024,6 +2038,7 @@ export const AttachStdioRequest: MessageFns<AttachStdioRequest> = {
     message.stdin = object.stdin ?? "";
     message.stdout = object.stdout ?? "";
     message.stderr = object.stderr ?? "";
+    message.namespace = object.namespace ?? "";
     return message;
   },
 };
