@@ -1,59 +1,7 @@
-import type { InjectedFault } from "../clouds/ec2/index.ts";
-import {
-  type ChaosCase,
-  CREATE_STEPS,
-  DAEMON_DEATH,
-  DELETE_STEPS,
-  endsNode,
-  endsPod,
-  type Hit,
-  type Trouble,
-} from "./chaos-case.ts";
-import { describeFault, type Fault } from "./faults.ts";
-import type { StoreKind } from "./world.ts";
-
-type Details = Partial<Omit<ChaosCase, "hits" | "store">>;
-
-const ALL_STEPS = [...CREATE_STEPS, ...DELETE_STEPS];
-/** While these are reached, the pod's VM is the newest that lives. */
-const STEPS_WITH_VM = ALL_STEPS.slice(ALL_STEPS.indexOf("run-effect"), ALL_STEPS.indexOf("end-effect"));
-/** Until its creation is answered, a pod that is ended was not made. */
-const BEFORE_ANSWER = new Set<string>(["vm-seen", ...CREATE_STEPS.slice(0, CREATE_STEPS.indexOf("created"))]);
-
-/** A case of one fault; what it expects follows from the fault unless it is said. */
-function at(step: string, fault: Fault, store: StoreKind, more: Details = {}): ChaosCase {
-  return hit([{ at: step, fault }], store, more);
-}
-
-function hit(hits: readonly Hit[], store: StoreKind, more: Details = {}): ChaosCase {
-  const ends = hits.find(({ fault }) => endsPod(fault));
-  const create =
-    ends === undefined || DELETE_STEPS.some((s) => s === ends.at)
-      ? hits.some(interruptsCalls)
-        ? "either"
-        : "succeeds"
-      : BEFORE_ANSWER.has(ends.at)
-        ? "fails"
-        : "either";
-  return {
-    name: `${store}: ${hits.map(({ at: step, fault }) => `${describeFault(fault)} at ${step}`).join(", ")}`,
-    ...{ store, hits, create },
-    bystander: hits.some(({ fault }) => endsNode(fault)) ? "ends" : "runs",
-    ...more,
-  };
-}
-
-/** A call that is on its way when the daemon dies is not answered, whoever holds the connection. */
-function interruptsCalls({ at: step, fault }: Hit): boolean {
-  return fault.kind === "kill" && fault.whom === "node" && DAEMON_DEATH === "unnoticed" && BEFORE_ANSWER.has(step);
-}
-
-function kill(whom: "adaptor" | "node" | "relay" | "redis", downMs = 300): Fault {
-  return { kind: "kill", whom, downMs };
-}
-
-const QUICK = { quick: true } as const;
-const quickAt = (steps: readonly string[], step: string): Details => (steps.includes(step) ? QUICK : {});
+import { ALL_STEPS, at, BEFORE_ANSWER, hit, kill, QUICK, quickAt, STEPS_WITH_VM } from "./case-builders.ts";
+import type { ChaosCase } from "./chaos-case.ts";
+import { afterEffect, CLOUD_CASES, cloud, hidden, KILLED_BEFORE_ANSWER } from "./cloud-cases.ts";
+import { TWO_ADAPTOR_CASES } from "./two-adaptor-cases.ts";
 
 const adaptorKilled = (["embedded", "redis"] as const).flatMap((store) =>
   ALL_STEPS.map((step) =>
@@ -209,102 +157,6 @@ const repeatedCalls = ["prepared", "run-effect", "accepted", "started", "stop-re
   at(step, { kind: "repeat-calls" }, "embedded", quickAt(["run-effect"], step)),
 );
 
-/** A case in which the cloud misbehaves, and perhaps something else. */
-function cloud(
-  name: string,
-  troubles: readonly Trouble[],
-  more: Details & { readonly hits?: readonly Hit[] } = {},
-): ChaosCase {
-  return { ...hit(more.hits ?? [], "embedded"), troubles, ...more, name: `cloud: ${name}` };
-}
-
-function error(code: string, status: number, more: Partial<InjectedFault> = {}): InjectedFault {
-  return { error: { code, message: `${code} for a test`, status }, ...more };
-}
-
-const throttled = error("RequestLimitExceeded", 503);
-const broken = error("InternalError", 500);
-const NO_ANSWER: InjectedFault = { afterEffect: true, drop: true };
-const LATE_ANSWER: InjectedFault = { afterEffect: true, delayMs: 6_000 };
-const EFFECT_THEN_500 = { ...broken, afterEffect: true };
-const run = (fault: InjectedFault, times = 1): Trouble => ({
-  during: "create",
-  inject: [{ ...fault, action: "RunInstances", times }],
-});
-const end = (fault: InjectedFault, times = 1): Trouble => ({
-  during: "delete",
-  inject: [{ ...fault, action: "TerminateInstances", times }],
-});
-const look = (fault: InjectedFault, times: number): Trouble => ({
-  during: "create",
-  inject: [{ ...fault, action: "DescribeInstances", times }],
-});
-const KILLED_BEFORE_ANSWER: readonly Hit[] = [{ at: "run-effect", fault: kill("adaptor") }];
-
-const cloudTroubles: ChaosCase[] = [
-  cloud("slow", [run({ delayMs: 2_500 }), end({ delayMs: 2_500 })], QUICK),
-  cloud("throttles launches", [run(throttled, 3)], QUICK),
-  cloud("throttles launches and says for how long", [
-    run({ error: { code: "RequestLimitExceeded", message: "x", status: 503, retryAfter: "2" } }, 2),
-  ]),
-  cloud("throttles launches for longer than one attempt", [run(throttled, 9)], { boundMs: 60_000 }),
-  cloud("answers 429", [
-    run(error("TooManyRequestsException", 429), 2),
-    end(error("TooManyRequestsException", 429), 2),
-  ]),
-  cloud("throttles deletions", [end(throttled, 6)], QUICK),
-  cloud("throttles listings while the adaptor starts", [look(throttled, 12)], { hits: KILLED_BEFORE_ANSWER }),
-  cloud("breaks on launches", [run(broken, 2)]),
-  cloud("breaks on deletions", [end(broken, 6)]),
-  cloud("breaks on listings while the adaptor starts", [look(broken, 12)], { hits: KILLED_BEFORE_ANSWER }),
-  cloud("gives no answer to a launch", [run(NO_ANSWER)], QUICK),
-  cloud("gives no answer to any attempt of a launch", [run(NO_ANSWER, 4)]),
-  cloud("answers a launch too late", [run(LATE_ANSWER)]),
-  cloud("launches and answers 500", [run(EFFECT_THEN_500, 2)]),
-  cloud("gives no answer to a deletion", [end(NO_ANSWER)]),
-  cloud("answers a deletion too late", [end(LATE_ANSWER)]),
-  cloud("deletes and answers 500", [end(EFFECT_THEN_500, 3)]),
-  cloud("gets every request twice", [{ during: "create", repeats: true }], QUICK),
-  cloud("gets every request twice and the adaptor is killed", [{ during: "create", repeats: true }], {
-    hits: KILLED_BEFORE_ANSWER,
-  }),
-  cloud("has no room for the best type", [
-    { during: "create", knobs: { short: new Set(["m6a.large/*", "c6a.large/*"]) } },
-  ]),
-  cloud("has no room at all", [{ during: "create", knobs: { short: new Set(["*/*"]) } }], {
-    create: "fails",
-    reason: /capacity/i,
-  }),
-  cloud("is at its quota", [{ during: "create", knobs: { vcpuQuota: new Map([["Standard/on-demand", 2]]) } }], {
-    create: "fails",
-    quick: true,
-    reason: /limit|quota/i,
-  }),
-  cloud("does not show what it has just made", [{ during: "create", knobs: { hiddenDescribes: 8 } }]),
-  cloud(
-    "does not show what it has just made, and the adaptor is killed",
-    [{ during: "create", knobs: { hiddenDescribes: 8 } }],
-    {
-      hits: KILLED_BEFORE_ANSWER,
-      quick: true,
-    },
-  ),
-  cloud(
-    "does not show what it has just made, and node and adaptor are killed",
-    [{ during: "create", knobs: { hiddenDescribes: 8 } }],
-    {
-      ...hit([...KILLED_BEFORE_ANSWER, { at: "run-effect", fault: kill("node") }], "embedded"),
-    },
-  ),
-  cloud("gives no answer to a launch, and the adaptor is killed", [run(NO_ANSWER)], { hits: KILLED_BEFORE_ANSWER }),
-  cloud(
-    "gives no answer to a launch, and the node is killed",
-    [run(NO_ANSWER, 4)],
-    hit([{ at: "run-effect", fault: kill("node") }], "embedded"),
-  ),
-  cloud("takes long to end VMs", [{ during: "delete", knobs: { shuttingDownMs: 3_000 } }]),
-];
-
 /** Pods that are made at once, and their VMs perhaps in one request. */
 const together: ChaosCase[] = [
   ...["run-asked", "run-effect", "accepted", "configured", "end-asked"].flatMap((step) => [
@@ -320,12 +172,14 @@ const together: ChaosCase[] = [
     "embedded",
     { create: "either" },
   ),
-  cloud("gives no answer to launches", [run(NO_ANSWER, 2)]),
-  cloud("gives no answer to launches, and the adaptor is killed", [run(NO_ANSWER, 2)], { hits: KILLED_BEFORE_ANSWER }),
-  cloud("has room for some", [{ during: "create", knobs: { vcpuQuota: new Map([["Standard/on-demand", 6]]) } }], {
+  cloud("gives no answer to launches", [afterEffect("launch", "drop", 2)]),
+  cloud("gives no answer to launches, and the adaptor is killed", [afterEffect("launch", "drop", 2)], {
+    hits: KILLED_BEFORE_ANSWER,
+  }),
+  cloud("has room for some", [{ during: "create", kind: "quota", vms: 3 }], {
     create: "either",
   }),
-  cloud("does not show what it has just made", [{ during: "create", knobs: { hiddenDescribes: 12 } }], {
+  cloud("does not show what it has just made", [hidden(12)], {
     hits: KILLED_BEFORE_ANSWER,
   }),
 ].map((chaos) => ({ ...chaos, name: `4 pods, ${chaos.name}`, pods: 4 }));
@@ -369,7 +223,8 @@ export const CASES: readonly ChaosCase[] = [
   ...nodeGone,
   ...stopsNotDelivered,
   ...repeatedCalls,
-  ...cloudTroubles,
+  ...CLOUD_CASES,
   ...together,
+  ...TWO_ADAPTOR_CASES,
   ...withVms,
 ];

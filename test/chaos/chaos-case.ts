@@ -1,6 +1,7 @@
-import type { InjectedFault, Knobs } from "../clouds/ec2/index.ts";
+import type { CloudTrouble } from "./cloud.ts";
+import type { CloudKind } from "./clouds.ts";
 import type { Fault } from "./faults.ts";
-import type { CloudKind, StoreKind } from "./world.ts";
+import type { AdaptorSetup, StoreKind } from "./world-config.ts";
 
 /** Steps of a creation, in their order. */
 export const CREATE_STEPS = [
@@ -19,14 +20,8 @@ export interface Hit {
   readonly fault: Fault;
 }
 
-/** How the cloud behaves, from right before the creation or the deletion on. */
-export interface Trouble {
-  readonly during: "create" | "delete";
-  readonly inject?: readonly InjectedFault[];
-  readonly knobs?: Partial<Knobs>;
-  /** Every request arrives at the cloud twice. */
-  readonly repeats?: boolean;
-}
+/** How the cloud misbehaves, from right before the creation or the deletion on. */
+export type Trouble = CloudTrouble & { readonly during: "create" | "delete" };
 
 /**
  * One case: a bystander pod runs; then a second pod is made, looked at and deleted, while something breaks; then the
@@ -35,7 +30,9 @@ export interface Trouble {
 export interface ChaosCase {
   readonly name: string;
   readonly store: StoreKind;
-  /** Where its VMs come from; the test account unless it is said. */
+  /** How many adaptors there are, and which of them the node reaches; one unless it is said. */
+  readonly adaptors?: AdaptorSetup;
+  /** Where its VMs come from; the account that the run is for unless it is said. */
   readonly cloud?: CloudKind;
   readonly hits: readonly Hit[];
   /** How many pods are made at once; 1 unless it is said. */

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { Fault } from "../../src/base/fault.ts";
 import { TaskDefinition } from "../../src/gen/containerd/task/v2/shim.ts";
 import { Status } from "../../src/gen/containerd/types/task/task.ts";
 import { ControlDefinition } from "../../src/gen/kataremote/node/v1/control.ts";
@@ -124,7 +125,8 @@ export class ContainerdStandIn {
     if (pod.shimDied) return "containerd's connection to its shim was closed";
     if (pod.exits.length > 0) return `containerd was told that it exited with ${pod.exits.join(", ")}`;
     try {
-      const { status } = await pod.task.state({ id: pod.id, execId: "" }, { timeoutMs: 5_000 });
+      // A daemon that was just killed starts first, which takes seconds on a busy machine.
+      const { status } = await pod.task.state({ id: pod.id, execId: "" }, { timeoutMs: 30_000 });
       if (status !== Status.RUNNING) return `its state is ${status}`;
       await pod.task.stats({ id: pod.id }, { timeoutMs: 10_000 });
       return undefined;
@@ -140,9 +142,12 @@ export class ContainerdStandIn {
     await this.remove(pod);
   }
 
-  /** Deletes a task that has ended. */
+  /** Deletes a task that has ended. To containerd one that is not there is deleted. Source: its runtime/v2/shim.go */
   async remove(pod: Pod): Promise<void> {
-    await pod.task.delete({ id: pod.id, execId: "" }, { timeoutMs: CALL_MS });
+    await pod.task.delete({ id: pod.id, execId: "" }, { timeoutMs: CALL_MS }).catch((e: unknown) => {
+      if (!(e instanceof Fault && e.code === "not_found")) throw e;
+      this.#timeline.note(`containerd: ${pod.id} was deleted before: ${messageOf(e)}`);
+    });
     pod.deleted = true;
     this.#timeline.step("deleted");
     await this.cleanUp(pod);

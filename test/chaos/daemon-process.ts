@@ -16,17 +16,21 @@ export interface DaemonOptions {
 }
 
 const START_MS = 30_000;
+const STARTS = 3;
 
 /** A daemon of ours that can be killed at any moment and started again. Its log lines are read as they come. */
 export class DaemonProcess {
   readonly #options: DaemonOptions;
   readonly #log: WriteStream;
+  /** The program with its arguments that the next start runs. */
+  command: readonly string[];
   #child: ChildProcess | undefined;
   #killed: ChildProcess | undefined;
   #last = "";
 
   constructor(options: DaemonOptions) {
     this.#options = options;
+    this.command = options.command;
     this.#log = createWriteStream(options.logPath, { flags: "a" });
   }
 
@@ -35,22 +39,37 @@ export class DaemonProcess {
     return pid !== undefined && isAlive(pid) ? pid : undefined;
   }
 
+  get name(): string {
+    return this.#options.name;
+  }
+
   get logPath(): string {
     return this.#options.logPath;
   }
 
   /**
-   * Resolves when it serves; the end of one that was killed is waited for first. Nothing is done when it runs.
-   * @throws Error with its newest line when it does not
+   * Resolves when it serves, as a service manager starts it: one that ends by itself is started again. The end of one that
+   * was killed is waited for first. Nothing is done when it runs.
+   * @throws Error with its newest line when it does not serve at last
    */
   async start(): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#startOnce();
+      } catch (e) {
+        if (tries === STARTS || this.pid !== undefined) throw e;
+      }
+    }
+  }
+
+  async #startOnce(): Promise<void> {
     const before = this.#child;
     if (before !== undefined && this.#killed === before)
       await until(`the killed ${this.#options.name} to be gone`, START_MS, () => this.pid === undefined);
     // Someone else may have started it meanwhile.
     if (this.pid !== undefined || this.#child !== before) return;
-    const { command, env, name, readyMessage, onMessage, onEnd } = this.#options;
-    const [program = "", ...args] = command;
+    const { env, name, readyMessage, onMessage, onEnd } = this.#options;
+    const [program = "", ...args] = this.command;
     const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;
     let ready = false;

@@ -1,66 +1,67 @@
-import { randomInt } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
-import { Ec2Endpoint, TEST_CREDENTIALS, WORKING_CONFIG } from "../clouds/ec2/index.ts";
-import type { Cloud, CloudVm } from "./cloud.ts";
-import type { Guest, GuestPool } from "./guests.ts";
+import { Ec2Endpoint, type InjectedFault, TEST_CREDENTIALS, WORKING_CONFIG } from "../clouds/ec2/index.ts";
+import type { Cloud, CloudRequest, CloudTrouble, CloudVm } from "./cloud.ts";
+import { GuestVms } from "./guest-vms.ts";
+import type { GuestPool } from "./guests.ts";
 import { RepeatingProxy } from "./repeating-proxy.ts";
 import type { Timeline } from "./timeline.ts";
 
-/** From the effect of a mutation to its answer, ms: the time in which a step between the two can be hit. */
-const EFFECT_MS = 60;
-/** From the launch until the guest begins to boot, ms. */
-const BOOT_MS = 100;
-
-/** Steps by the name of the agent's method that the guest is asked for. */
-const AGENT_STEPS: Readonly<Record<string, string>> = {
-  createSandbox: "sandbox-asked",
-  createContainer: "container-asked",
-  startContainer: "start-asked",
-  signalProcess: "kill-asked",
-  destroySandbox: "destroy-asked",
+/** Instances of the type that pods get have so many vCPUs, which is what quotas count. */
+const VCPUS = 2;
+const PENDING_MS = 100;
+const SHUTTING_DOWN_MS = 100;
+/** Longer than the provider waits for an answer, ms. */
+const LATE_MS = 6_000;
+const FOR_EVER_MS = 3_600_000;
+const ACTIONS: Readonly<Record<CloudRequest, string>> = {
+  launch: "RunInstances",
+  end: "TerminateInstances",
+  look: "DescribeInstances",
 };
-
-/** The adaptor's name for the VM of one of our pods. */
-const OWN_NAME = /^podvm-(pod|bystander)-[0-9a-z-]+-[0-9a-f]{8}$/;
+const REFUSALS = {
+  throttle: ["RequestLimitExceeded", 503],
+  "429": ["TooManyRequestsException", 429],
+  error: ["InternalError", 500],
+} as const;
+/** Pools without room, as the account's knob names them. */
+const SHORT = {
+  best: ["m6a.large/*", "c6a.large/*"],
+  "first-zone": ["*/eu-west-1a"],
+  everywhere: ["*/*"],
+} as const;
 
 /** An EC2 account whose instances are guest processes of this machine. */
 export class Ec2Cloud implements Cloud {
+  readonly kind = "ec2";
   readonly provider = "aws";
   readonly endpoint: Ec2Endpoint;
   readonly proxy: RepeatingProxy;
-  readonly #guests = new Map<string, Guest>();
-  /** Killed before they had booted. */
-  readonly #dead = new Set<string>();
-  readonly #pool: GuestPool;
+  readonly #vms: GuestVms;
   readonly #timeline: Timeline;
-  readonly #network = `127.${randomInt(16, 250)}.${randomInt(0, 250)}`;
-  #next = 1;
 
-  private constructor(endpoint: Ec2Endpoint, proxy: RepeatingProxy, pool: GuestPool, timeline: Timeline) {
+  private constructor(endpoint: Ec2Endpoint, proxy: RepeatingProxy, vms: GuestVms, timeline: Timeline) {
     this.endpoint = endpoint;
     this.proxy = proxy;
-    this.#pool = pool;
+    this.#vms = vms;
     this.#timeline = timeline;
-    Object.assign(endpoint.account.knobs, { pendingMs: 100, shuttingDownMs: 100 });
+    Object.assign(endpoint.account.knobs, { pendingMs: PENDING_MS, shuttingDownMs: SHUTTING_DOWN_MS });
     this.#tellRequests();
     proxy.onAnswer = (body) => {
       if (isMutation(body, "RunInstances")) this.#timeline.step("accepted");
     };
     endpoint.account.host = {
-      launch: ({ id, userData }) => this.#launch(id, userData),
-      terminate: (id) => this.#terminate(id),
-      console: async (id) => this.#guests.get(id)?.console ?? "",
+      launch: ({ id, userData }) => vms.launch(id, userData),
+      terminate: (id) => vms.end(id),
+      console: async (id) => vms.console(id) ?? "",
     };
   }
 
   static async open(deps: { readonly pool: GuestPool; readonly timeline: Timeline }): Promise<Ec2Cloud> {
     const endpoint = await Ec2Endpoint.start();
     const proxy = await RepeatingProxy.open(endpoint.url);
-    return new Ec2Cloud(endpoint, proxy, deps.pool, deps.timeline);
+    return new Ec2Cloud(endpoint, proxy, new GuestVms(deps), deps.timeline);
   }
 
-  /** For the adaptor's environment. */
-  static readonly env: NodeJS.ProcessEnv = {
+  readonly env: NodeJS.ProcessEnv = {
     AWS_ACCESS_KEY_ID: TEST_CREDENTIALS.accessKeyId,
     AWS_SECRET_ACCESS_KEY: TEST_CREDENTIALS.secretAccessKey,
     AWS_EC2_METADATA_DISABLED: "true",
@@ -70,16 +71,48 @@ export class Ec2Cloud implements Cloud {
     return { ...WORKING_CONFIG, endpoint: this.proxy.url, requestTimeoutMs: 4_000 };
   }
 
+  /** It has all of them. */
+  canHave(): boolean {
+    return true;
+  }
+
+  disturb(trouble: CloudTrouble): void {
+    const { knobs } = this.endpoint.account;
+    switch (trouble.kind) {
+      case "twice":
+        this.proxy.repeats = true;
+        break;
+      case "hidden":
+        knobs.hiddenDescribes = trouble.looks;
+        break;
+      case "no-room":
+        knobs.short = new Set(SHORT[trouble.where]);
+        break;
+      case "quota":
+        knobs.vcpuQuota = new Map([["Standard/on-demand", trouble.vms * VCPUS]]);
+        break;
+      case "slow-end":
+        knobs.shuttingDownMs = trouble.ms;
+        break;
+      case "stuck-creating":
+        knobs.pendingMs = FOR_EVER_MS;
+        break;
+      default:
+        this.endpoint.inject(injected(trouble));
+    }
+  }
+
+  calm(): void {
+    this.proxy.repeats = false;
+    const { knobs, instances } = this.endpoint.account;
+    Object.assign(knobs, { short: new Set(), vcpuQuota: new Map(), pendingMs: PENDING_MS, hiddenDescribes: 0 });
+    for (const instance of instances.values()) instance.hiddenFor = 0;
+  }
+
   history(): readonly CloudVm[] {
-    return [...this.endpoint.account.instances.values()].map((i) => {
-      const name = i.tags.get("Name") ?? "";
-      const owners = [
-        this.#guests.get(i.id)?.sandboxId,
-        i.tags.get("kata-remote:sandbox"),
-        // Instances that are made together have another name until each is somebody's.
-        OWN_NAME.test(name) ? name : undefined,
-      ].filter((owner) => owner !== undefined);
-      return { id: i.id, owners, began: i.launchedAt, ended: i.endedAt };
+    return [...this.endpoint.account.instances.values()].map(({ id, tags, launchedAt, endedAt }) => {
+      const owners = this.#vms.owners(id, { name: tags.get("Name") ?? "", sandbox: tags.get("kata-remote:sandbox") });
+      return { id, owners, began: launchedAt, ended: endedAt };
     });
   }
 
@@ -91,7 +124,7 @@ export class Ec2Cloud implements Cloud {
         .leftovers()
         .filter(({ id, kind }) => kind !== "instance" || !ended.has(id))
         .map(({ kind, id }) => `${kind} ${id}`),
-      ...[...this.#guests].filter(([id, g]) => ended.has(id) && g.alive).map(([id, g]) => `process ${g.pid} of ${id}`),
+      ...this.#vms.strays((id) => ended.has(id)),
     ];
   }
 
@@ -99,8 +132,7 @@ export class Ec2Cloud implements Cloud {
     const living = [...this.endpoint.account.instances.values()].filter((i) => i.endedAt === undefined);
     const newest = living.at(-1);
     if (newest === undefined) return undefined;
-    this.#dead.add(newest.id);
-    this.#guests.get(newest.id)?.kill();
+    this.#vms.kill(newest.id);
     if (noticed) {
       this.endpoint.account.end(
         newest.id,
@@ -112,7 +144,7 @@ export class Ec2Cloud implements Cloud {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const guest of this.#guests.values()) guest.kill();
+    this.#vms.killAll();
     await this.proxy[Symbol.asyncDispose]();
     await this.endpoint[Symbol.asyncDispose]();
   }
@@ -130,49 +162,27 @@ export class Ec2Cloud implements Cloud {
       return push(...seen);
     };
   }
-
-  async #launch(id: string, userData: Buffer): Promise<string> {
-    const address = `${this.#network}.${this.#next++}`;
-    this.#timeline.note(`cloud: ${id} launched at ${address}`);
-    this.#timeline.step("run-effect");
-    this.#boot(id, userData, address).catch((e: unknown) =>
-      this.#timeline.note(`cloud: ${id} cannot boot: ${String(e)}`),
-    );
-    await delay(EFFECT_MS);
-    return address;
-  }
-
-  async #boot(id: string, userData: Buffer, address: string): Promise<void> {
-    await delay(BOOT_MS);
-    if (this.#isOver(id)) return;
-    const onStep = async (method: string): Promise<void> => {
-      const step = AGENT_STEPS[method];
-      if (step !== undefined) this.#timeline.step(step);
-    };
-    const guest = await this.#pool.boot({
-      userData,
-      address,
-      onStep,
-      onConfigured: () => this.#timeline.step("configured"),
-    });
-    if (this.#isOver(id)) return guest.kill();
-    this.#guests.set(id, guest);
-    this.#timeline.note(`cloud: ${id} boots as process ${guest.pid}`);
-  }
-
-  #isOver(id: string): boolean {
-    return this.#dead.has(id) || this.endpoint.account.instances.get(id)?.endedAt !== undefined;
-  }
-
-  async #terminate(id: string): Promise<void> {
-    this.#timeline.note(`cloud: ${id} is ended`);
-    this.#timeline.step("end-effect");
-    this.#guests.get(id)?.kill();
-    await delay(EFFECT_MS);
-  }
 }
 
 function isMutation(body: string, action: string): boolean {
   const form = new URLSearchParams(body);
   return form.get("Action") === action && form.get("DryRun") !== "true";
+}
+
+function injected(trouble: CloudTrouble & { readonly kind: "refuse" | "delay" | "after-effect" }): InjectedFault {
+  const action = ACTIONS[trouble.what];
+  if (trouble.kind === "delay") return { action, delayMs: trouble.ms };
+  const { times } = trouble;
+  if (trouble.kind === "refuse") {
+    const { retryAfterS } = trouble;
+    const retryAfter = retryAfterS === undefined ? {} : { retryAfter: String(retryAfterS) };
+    return { action, times, error: { ...errorOf(trouble.how), ...retryAfter } };
+  }
+  const how = { drop: { drop: true }, late: { delayMs: LATE_MS }, error: { error: errorOf("error") } }[trouble.how];
+  return { action, times, afterEffect: true, ...how };
+}
+
+function errorOf(how: keyof typeof REFUSALS): { code: string; message: string; status: number } {
+  const [code, status] = REFUSALS[how];
+  return { code, message: `${code} for a test`, status };
 }

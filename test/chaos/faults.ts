@@ -3,10 +3,22 @@ import type { World } from "./world.ts";
 
 /** What breaks at a step. `downMs` is how long it stays so. */
 export type Fault =
-  | { readonly kind: "kill"; readonly whom: "adaptor" | "node" | "relay" | "redis"; readonly downMs: number }
+  | {
+      readonly kind: "kill";
+      readonly whom: "adaptor" | "adaptor-2" | "node" | "relay" | "redis";
+      readonly downMs: number;
+    }
+  /** Whoever leads in a reconcile loop now, if it is known at that moment; both of two when each leads in some. */
+  | { readonly kind: "kill-leader"; readonly downMs: number }
   /** `noticed`: the cloud knows that the VM is gone. */
   | { readonly kind: "kill-vm"; readonly noticed: boolean }
-  | { readonly kind: "pause"; readonly whom: "adaptor" | "node" | "redis"; readonly downMs: number }
+  | {
+      readonly kind: "pause";
+      readonly whom: "adaptor" | "adaptor-2" | "node" | "redis";
+      readonly downMs: number;
+    }
+  /** One adaptor after the other is ended as a service manager does it, and the other version of it is started. */
+  | { readonly kind: "upgrade"; readonly downMs: number }
   | { readonly kind: "redis-empty" | "redis-old" | "redis-failover" }
   | { readonly kind: "reboot-node" }
   /** It never comes back. */
@@ -23,6 +35,10 @@ export function strike(world: World, fault: Fault): Promise<void> {
   switch (fault.kind) {
     case "kill":
       return kill(world, fault.whom, fault.downMs);
+    case "kill-leader":
+      return killLeader(world, fault.downMs);
+    case "upgrade":
+      return upgrade(world, fault.downMs);
     case "kill-vm":
       world.timeline.note(`killed VM ${world.cloud.killNewest(fault.noticed) ?? "(there is none)"}`);
       return Promise.resolve();
@@ -54,7 +70,7 @@ export function describeFault(fault: Fault): string {
   ].join(" ");
 }
 
-async function kill(world: World, whom: "adaptor" | "node" | "relay" | "redis", downMs: number): Promise<void> {
+async function kill(world: World, whom: (Fault & { kind: "kill" })["whom"], downMs: number): Promise<void> {
   if (whom === "relay") {
     return world.untilRelayServes(world.killRelay());
   }
@@ -64,18 +80,37 @@ async function kill(world: World, whom: "adaptor" | "node" | "relay" | "redis", 
     await delay(downMs);
     return redisOf(world).server.restart();
   }
-  world[whom].kill();
+  const daemon = world.daemon(whom);
+  daemon.kill();
   await delay(downMs);
-  await world[whom].start();
+  await daemon.start();
   world.timeline.note(`${whom} is back`);
 }
 
-async function pause(world: World, whom: "adaptor" | "node" | "redis", downMs: number): Promise<void> {
+async function killLeader(world: World, downMs: number): Promise<void> {
+  const leaders = await world.leaders();
+  world.timeline.note(`${leaders.length} of ${world.adaptors.length} adaptors lead`);
+  for (const { process } of leaders.slice(0, 1)) process.kill();
+  await delay(downMs);
+  for (const { process } of leaders.slice(0, 1)) await process.start();
+}
+
+async function upgrade(world: World, downMs: number): Promise<void> {
+  for (const { process, changeVersion } of world.adaptors) {
+    await process.stop();
+    changeVersion();
+    await delay(downMs);
+    await process.start();
+    world.timeline.note(`${process.name} is back`);
+  }
+}
+
+async function pause(world: World, whom: (Fault & { kind: "pause" })["whom"], downMs: number): Promise<void> {
   if (whom === "redis") redisOf(world).server.pause();
-  else world[whom].freeze();
+  else world.daemon(whom).freeze();
   await delay(downMs);
   if (whom === "redis") redisOf(world).server.resume();
-  else world[whom].thaw();
+  else world.daemon(whom).thaw();
   world.timeline.note(`${whom} goes on`);
 }
 
@@ -88,7 +123,9 @@ function redisOf({ redis }: World): NonNullable<World["redis"]> {
 async function repeatCalls(world: World): Promise<void> {
   const client = world.adaptorClient();
   try {
-    const { sandboxes } = await world.view();
+    const view = await world.view().catch(() => undefined);
+    if (view === undefined) return; // no adaptor runs that could be called
+    const { sandboxes } = view;
     const call = () => ({ signal: AbortSignal.timeout(10_000) });
     const ignore = (): undefined => undefined; // refused or not: what it does to the VMs is what counts
     const again = async (id: string, phase: string, name: string): Promise<void> => {

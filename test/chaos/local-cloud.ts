@@ -15,7 +15,9 @@ interface SeenVm {
 
 /** Provider local with real QEMU VMs, seen from outside as processes and directories of this machine. */
 export class LocalCloud implements Cloud {
+  readonly kind = "local";
   readonly provider = "local";
+  readonly env: NodeJS.ProcessEnv = {};
   readonly #stateDir: string;
   readonly #imageDir: string;
   readonly #timeline: Timeline;
@@ -35,6 +37,19 @@ export class LocalCloud implements Cloud {
       // Emulation everywhere: a case must not depend on what a machine has.
       ...{ acceleration: "tcg", network: "user" },
     };
+  }
+
+  /** Nobody is between the provider and its VMs. */
+  canHave(): boolean {
+    return false;
+  }
+
+  disturb(): void {
+    throw new Error("provider local has no troubles that a case can make");
+  }
+
+  calm(): void {
+    // Nothing disturbs it.
   }
 
   history(): readonly CloudVm[] {

@@ -1,4 +1,4 @@
-// npm run test:chaos [-- --quick] [--seed N --cases N] [--only PATTERN] [--parallel N] [--list]
+// npm run test:chaos [-- --quick] [--cloud ec2|arm|local] [--seed N --cases N] [--only PATTERN] [--parallel N] [--list]
 // Last line: "chaos: N cases, N leaked, N lost, N stuck". Exit code 0 only when these are zeros and N is not.
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -8,10 +8,11 @@ import { parseArgs } from "node:util";
 import { withoutRedis } from "../support/redis-server.ts";
 import { CASES } from "./cases.ts";
 import type { ChaosCase } from "./chaos-case.ts";
+import { CLOUDS, type CloudKind, hasRealVms } from "./clouds.ts";
 import { CONTAINERD_CASES, type ContainerdCase, runContainerdCase } from "./containerd-cases.ts";
 import { messageOf } from "./containerd-stand-in.ts";
 import { GuestPool } from "./guests.ts";
-import { buildPrograms, buildVmImage } from "./programs.ts";
+import { buildPrograms, buildVmImage, makeNextVersion } from "./programs.ts";
 import { randomCases } from "./random-cases.ts";
 import { type Problem, runCase } from "./run-case.ts";
 import { World, type WorldDeps } from "./world.ts";
@@ -24,23 +25,36 @@ const { values: options } = parseArgs({
     only: { type: "string" },
     parallel: { type: "string", default: "3" },
     list: { type: "boolean", default: false },
+    cloud: { type: "string", default: "ec2" },
   },
 });
+const CLOUD = cloudOf(options.cloud);
+
+function cloudOf(name: string): CloudKind {
+  if (Object.hasOwn(CLOUDS, name)) return name as CloudKind;
+  throw new Error(`--cloud ${name} is unknown: it is one of ${Object.keys(CLOUDS).join(", ")}`);
+}
 
 function chosen(): readonly ChaosCase[] {
   const { seed, quick, only, cases } = options;
   const all = seed === undefined ? CASES : randomCases(Number(seed), Number(cases));
   const redis = withoutRedis() === false;
-  return all
-    .filter((c) => !quick || c.quick === true)
-    .filter((c) => only === undefined || new RegExp(only).test(c.name))
-    .filter((c) => redis || c.store === "embedded");
+  return (
+    all
+      .filter((c) => !quick || c.quick === true)
+      .filter((c) => only === undefined || new RegExp(only).test(c.name))
+      // Cases that name a cloud run with the usual one, and when it is asked for.
+      .filter((c) => c.cloud === undefined || CLOUD === "ec2" || c.cloud === CLOUD)
+      .filter((c) => redis || c.store === "embedded")
+  );
 }
 
 /** They need root's containerd and minutes: not in the short run, nor with random cases. */
 function chosenContainerdCases(): readonly ContainerdCase[] {
   const { seed, quick, only = "" } = options;
-  return quick || seed !== undefined ? [] : CONTAINERD_CASES.filter((c) => new RegExp(only).test(c.name));
+  return quick || seed !== undefined || CLOUD !== "ec2"
+    ? []
+    : CONTAINERD_CASES.filter((c) => new RegExp(only).test(c.name));
 }
 
 /** Worlds that a case has left as it found them: the next case of that kind of store takes one. */
@@ -53,11 +67,13 @@ class Worlds {
     this.#deps = deps;
   }
 
-  async take({ store, cloud = "ec2" }: ChaosCase): Promise<World> {
-    const found = this.#idle.findIndex((w) => w.store === store && w.cloudKind === cloud);
+  async take({ store, cloud = CLOUD, adaptors = "one" }: ChaosCase): Promise<World> {
+    const found = this.#idle.findIndex(
+      ({ kind }) => kind.store === store && kind.cloud === cloud && kind.adaptors === adaptors,
+    );
     const [idle] = found < 0 ? [] : this.#idle.splice(found, 1);
     if (idle !== undefined) return idle;
-    const world = await World.open({ ...this.#deps, store, cloud });
+    const world = await World.open({ ...this.#deps, store, cloud, adaptors });
     this.#all.add(world);
     return world;
   }
@@ -89,9 +105,16 @@ function report(name: string, began: number, problems: readonly Problem[]): void
   for (const { kind, text } of problems) console.log(`         ${kind}: ${text}`);
 }
 
-async function runOne(worlds: Worlds, chaos: ChaosCase): Promise<readonly Problem[]> {
+/** @returns undefined when the cloud cannot misbehave so */
+async function runOne(worlds: Worlds, chaos: ChaosCase): Promise<readonly Problem[] | undefined> {
   const began = performance.now();
   const world = await worlds.take(chaos);
+  const impossible = chaos.troubles?.find((trouble) => !world.cloud.canHave(trouble));
+  if (impossible !== undefined) {
+    console.log(`not run          ${chaos.name}: cloud ${world.cloud.kind} has no ${impossible.kind}`);
+    worlds.put(world);
+    return undefined;
+  }
   const since = world.timeline.length;
   const problems = await runCase(world, chaos);
   report(chaos.name, began, problems);
@@ -101,7 +124,7 @@ async function runOne(worlds: Worlds, chaos: ChaosCase): Promise<readonly Proble
     return problems;
   }
   console.log(world.timeline.text(since));
-  console.log(`         logs: ${world.adaptor.logPath}, ${world.node.logPath}`);
+  console.log(`         logs: ${[...world.adaptors.map((a) => a.log), world.node.logPath].join(", ")}`);
   await worlds.end(world, true);
   return problems;
 }
@@ -119,12 +142,15 @@ async function main(): Promise<void> {
   if (options.list) return console.log([...cases, ...chosenContainerdCases()].map((c) => c.name).join("\n"));
   const folder = mkdtempSync(join(tmpdir(), "krcr-"));
   const problems: Problem[] = [];
-  const [withVms, others] = [cases.filter((c) => c.cloud === "local"), cases.filter((c) => c.cloud !== "local")];
+  const [withVms, others] = [
+    cases.filter((c) => hasRealVms(c.cloud ?? CLOUD)),
+    cases.filter((c) => !hasRealVms(c.cloud ?? CLOUD)),
+  ];
   let ran = 0;
   try {
     const [program, pool] = await Promise.all([buildPrograms(folder), GuestPool.open(join(folder, "guests"), 2)]);
     const vmImage = memoized(() => buildVmImage(program, folder));
-    const worlds = new Worlds({ program, pool, vmImage });
+    const worlds = new Worlds({ program, nextProgram: makeNextVersion(program), pool, vmImage });
     const interrupted = (): void => {
       const ended = worlds.close().catch((e: unknown) => console.error(messageOf(e)));
       void ended.then(() => {
@@ -132,11 +158,13 @@ async function main(): Promise<void> {
         process.exit(130);
       });
     };
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, interrupted);
+    for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, interrupted);
     const work = async (waiting: ChaosCase[]): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
         try {
-          problems.push(...(await runOne(worlds, next)));
+          const found = await runOne(worlds, next);
+          if (found === undefined) continue;
+          problems.push(...found);
         } catch (e) {
           console.log(`FAILED          ${next.name}: ${messageOf(e)}`);
           problems.push({ kind: "stuck", text: messageOf(e) });

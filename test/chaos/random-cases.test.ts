@@ -4,6 +4,7 @@ import { CASES } from "./cases.ts";
 import { CREATE_STEPS, DELETE_STEPS } from "./chaos-case.ts";
 import { doubles } from "./cloud.ts";
 import { randomCases } from "./random-cases.ts";
+import { LEASE_MS } from "./world-config.ts";
 
 describe("random cases", () => {
   it("are the same for the same seed, and each can be had alone", () => {
@@ -41,6 +42,24 @@ describe("the table of cases", () => {
   it("has every kind of fault in the short run", () => {
     const kinds = (cases: typeof CASES) => new Set(cases.flatMap((c) => c.hits.map(({ fault }) => fault.kind)));
     assert.deepEqual(kinds(CASES.filter((c) => c.quick)), kinds(CASES));
+  });
+});
+
+describe("the cases with two adaptors", () => {
+  it("kill and freeze either at each step, for longer than a lease", () => {
+    const cases = CASES.filter((c) => c.adaptors === "balanced" && c.hits.length === 1 && c.pods === undefined);
+    for (const kind of ["kill", "pause"]) {
+      for (const whom of ["adaptor", "adaptor-2"]) {
+        for (const step of [...CREATE_STEPS, ...DELETE_STEPS]) {
+          const found = cases.some(({ hits: [hit] }) => {
+            if (hit?.at !== step || (hit.fault.kind !== "kill" && hit.fault.kind !== "pause")) return false;
+            return hit.fault.kind === kind && hit.fault.whom === whom && hit.fault.downMs > LEASE_MS;
+          });
+          assert.ok(found, `${kind} ${whom} at ${step}`);
+        }
+      }
+    }
+    assert.ok(CASES.every((c) => (c.adaptors ?? "one") === "one" || c.store === "redis"));
   });
 });
 

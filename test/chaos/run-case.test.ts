@@ -6,7 +6,7 @@ import { after, before, describe, it } from "node:test";
 import type { ChaosCase } from "./chaos-case.ts";
 import { Ec2Cloud } from "./ec2-cloud.ts";
 import { GuestPool } from "./guests.ts";
-import { buildPrograms } from "./programs.ts";
+import { buildPrograms, makeNextVersion } from "./programs.ts";
 import { runCase } from "./run-case.ts";
 import { World, type WorldDeps } from "./world.ts";
 
@@ -20,7 +20,9 @@ describe("a chaos case", { timeout: 120_000 }, () => {
   let deps: WorldDeps;
   before(async () => {
     const vmImage = () => Promise.reject(new Error("no VM here"));
-    deps = { program: await buildPrograms(folder), pool: await GuestPool.open(join(folder, "guests"), 1), vmImage };
+    const program = await buildPrograms(folder);
+    const pool = await GuestPool.open(join(folder, "guests"), 1);
+    deps = { program, nextProgram: makeNextVersion(program), pool, vmImage };
   });
   after(async () => {
     await deps.pool[Symbol.asyncDispose]();
@@ -29,7 +31,7 @@ describe("a chaos case", { timeout: 120_000 }, () => {
 
   /** Does something that no fault of the case explains when a step is reached. */
   async function sabotaged(step: string, sabotage: (cloud: Ec2Cloud) => void, chaos = CALM) {
-    await using world = await World.open({ ...deps, store: "embedded", cloud: "ec2" });
+    await using world = await World.open({ ...deps, store: "embedded", cloud: "ec2", adaptors: "one" });
     const { cloud, timeline } = world;
     assert.ok(cloud instanceof Ec2Cloud);
     let left = true;

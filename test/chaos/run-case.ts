@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type ChaosCase, endsNode, endsPod, type Hit, type Trouble } from "./chaos-case.ts";
 import { doubles } from "./cloud.ts";
+import { hasRealVms } from "./clouds.ts";
 import { messageOf, type Pod } from "./containerd-stand-in.ts";
-import { Ec2Cloud } from "./ec2-cloud.ts";
 import { strike } from "./faults.ts";
 import type { World } from "./world.ts";
 
@@ -50,7 +50,7 @@ class CaseRun {
   constructor(world: World, chaos: ChaosCase) {
     this.#world = world;
     this.#case = chaos;
-    const factor = world.cloudKind === "local" ? VM_FACTOR : 1;
+    const factor = hasRealVms(world.kind.cloud) ? VM_FACTOR : 1;
     this.#calmMs = CALM_MS * factor;
     this.#callMs = CALL_BOUND_MS * factor;
   }
@@ -112,11 +112,9 @@ class CaseRun {
   #trouble(during: Trouble["during"]): void {
     const { cloud, timeline } = this.#world;
     for (const trouble of this.#case.troubles ?? []) {
-      if (trouble.during !== during || !(cloud instanceof Ec2Cloud)) continue;
-      timeline.note("TROUBLE in the cloud begins");
-      for (const fault of trouble.inject ?? []) cloud.endpoint.inject(fault);
-      Object.assign(cloud.endpoint.account.knobs, trouble.knobs);
-      cloud.proxy.repeats = trouble.repeats ?? cloud.proxy.repeats;
+      if (trouble.during !== during) continue;
+      timeline.note(`TROUBLE in the cloud begins: ${JSON.stringify(trouble)}`);
+      cloud.disturb(trouble);
     }
   }
 
@@ -185,10 +183,7 @@ class CaseRun {
   async #calm(): Promise<void> {
     const { cloud, node, timeline } = this.#world;
     timeline.note("from here on nothing breaks");
-    if (cloud instanceof Ec2Cloud) {
-      cloud.proxy.repeats = false;
-      Object.assign(cloud.endpoint.account.knobs, { short: new Set(), vcpuQuota: new Map() });
-    }
+    cloud.calm();
     if (!this.#case.hits.some(({ fault }) => fault.kind === "lose-node")) await node.start();
   }
 

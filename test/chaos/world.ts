@@ -1,31 +1,36 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { stringify } from "smol-toml";
 import { AdminDefinition } from "../../src/gen/kataremote/podvm/v1/admin.ts";
 import { PodVmDefinition } from "../../src/gen/kataremote/podvm/v1/podvm.ts";
 import { createClient } from "../../src/grpc/index.ts";
 import { processesOf, signal, until } from "../e2e/harness/processes.ts";
 import type { PodVmClient } from "../fakes/adaptor-under-test.ts";
+import { Balancer } from "./balancer.ts";
 import type { Cloud } from "./cloud.ts";
+import { CLOUDS, type CloudKind, hasRealVms } from "./clouds.ts";
 import { ContainerdStandIn, DOOR } from "./containerd-stand-in.ts";
 import { DaemonProcess } from "./daemon-process.ts";
-import { Ec2Cloud } from "./ec2-cloud.ts";
 import type { GuestPool } from "./guests.ts";
-import { LocalCloud } from "./local-cloud.ts";
 import { RedisPlace } from "./redis-place.ts";
 import { Timeline } from "./timeline.ts";
-
-export type StoreKind = "embedded" | "redis";
-/** ec2: a test account whose instances are processes. local: QEMU VMs of this host. */
-export type CloudKind = "ec2" | "local";
+import {
+  type AdaptorPlace,
+  type AdaptorSetup,
+  adaptorPlace,
+  type StoreKind,
+  writeAdaptorConfig,
+  writeNodeConfig,
+} from "./world-config.ts";
 
 /** What all worlds of a run share. */
 export interface WorldDeps {
   /** The kata-remote command's script. */
   readonly program: string;
+  /** The same of what plays the next version. */
+  readonly nextProgram: string;
   readonly pool: GuestPool;
   /** Directory of the pod VM image for QEMU; made when it is first asked for. */
   readonly vmImage: () => Promise<string>;
@@ -51,65 +56,95 @@ export interface StoreView {
   readonly operations: readonly { readonly id: string; readonly kind: string; readonly state: string }[];
 }
 
+/** What a world is made of: cases that want the same may share one. */
+export interface WorldKind {
+  readonly store: StoreKind;
+  readonly cloud: CloudKind;
+  readonly adaptors: AdaptorSetup;
+}
+
+/** An adaptor of a world. */
+export interface WorldAdaptor extends AdaptorPlace {
+  readonly process: DaemonProcess;
+  /** Has the next start run the other version. */
+  readonly changeVersion: () => void;
+}
+
 /**
- * One kata-remote with everything around it: adaptor and node daemon as processes, a cloud, a Redis when the store is
- * one, and what plays containerd. Timings are short, so that bounds are.
+ * One kata-remote with everything around it: adaptors and node daemon as processes, a cloud, a Redis when the store is
+ * one, and what plays containerd.
  */
 export class World implements AsyncDisposable {
   readonly folder: string;
-  readonly timeline = new Timeline();
+  readonly timeline: Timeline;
+  readonly kind: WorldKind;
   readonly cloud: Cloud;
   readonly redis: RedisPlace | undefined;
-  readonly cloudKind: CloudKind;
-  readonly adaptor: DaemonProcess;
+  /** One, or two on one store. */
+  readonly adaptors: readonly WorldAdaptor[];
   readonly node: DaemonProcess;
   readonly containerd: ContainerdStandIn;
   readonly #runDir: string;
+  #balancer: Balancer | undefined;
 
   private constructor(parts: {
     folder: string;
     timeline: Timeline;
+    kind: WorldKind;
     cloud: Cloud;
     redis: RedisPlace | undefined;
     containerd: ContainerdStandIn;
-    program: string;
+    programs: Pick<WorldDeps, "program" | "nextProgram">;
   }) {
-    this.folder = parts.folder;
+    const { folder, kind, cloud, redis } = parts;
+    const { program, nextProgram } = parts.programs;
+    this.folder = folder;
     this.timeline = parts.timeline;
-    this.cloud = parts.cloud;
-    this.redis = parts.redis;
-    this.cloudKind = parts.cloud instanceof LocalCloud ? "local" : "ec2";
+    this.kind = kind;
+    this.cloud = cloud;
+    this.redis = redis;
     this.containerd = parts.containerd;
-    this.#runDir = join(parts.folder, "run");
-    const { adaptorToml, nodeToml, bootId } = writeConfigurations(parts.folder, parts.cloud, parts.redis);
+    this.#runDir = join(folder, "run");
     const shared = {
-      env: { ...process.env, ...Ec2Cloud.env, KATA_REMOTE_RUN_DIR: this.#runDir, KATA_REMOTE_SUPERVISED: "1" },
+      env: { ...process.env, ...cloud.env, KATA_REMOTE_RUN_DIR: this.#runDir, KATA_REMOTE_SUPERVISED: "1" },
       onEnd: (how: string) => this.timeline.note(how),
       onMessage: (message: string) => {
         const step = LOG_STEPS[message];
         if (step !== undefined) this.timeline.step(step);
       },
     };
-    this.adaptor = new DaemonProcess({
-      ...shared,
-      name: "adaptor",
-      command: [process.execPath, parts.program, "adaptor", "--config", adaptorToml],
-      logPath: join(parts.folder, "adaptor.log"),
-      readyMessage: "adaptor ready",
+    this.adaptors = (kind.adaptors === "one" ? [0] : [0, 1]).map((n) => {
+      const place = adaptorPlace(folder, kind.adaptors, n);
+      writeAdaptorConfig(place, cloud, redis);
+      const process_ = new DaemonProcess({
+        ...shared,
+        name: n === 0 ? "adaptor" : "adaptor-2",
+        command: [process.execPath, program, "adaptor", "--config", place.toml],
+        logPath: place.log,
+        readyMessage: "adaptor ready",
+      });
+      const changeVersion = (): void => {
+        const other = process_.command.includes(program) ? [program, nextProgram] : [nextProgram, program];
+        process_.command = process_.command.map((word) => (word === other[0] ? (other[1] ?? word) : word));
+      };
+      return { ...place, process: process_, changeVersion };
     });
     // Mounts of its own, as the launcher gives them to it, and a boot id that a case can change.
-    const bound = `mount --bind "${bootId}" /proc/sys/kernel/random/boot_id && exec "$@"`;
+    const bound = `mount --bind "${join(folder, "boot-id")}" /proc/sys/kernel/random/boot_id && exec "$@"`;
     const inNamespace = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", bound, "sh"];
+    const nodeToml = writeNodeConfig(folder, { realVms: hasRealVms(kind.cloud) });
     this.node = new DaemonProcess({
       ...shared,
       name: "node daemon",
-      command: [...inNamespace, process.execPath, parts.program, "node", "--config", nodeToml, "--door", DOOR],
-      logPath: join(parts.folder, "node.log"),
+      command: [...inNamespace, process.execPath, program, "node", "--config", nodeToml, "--door", DOOR],
+      logPath: join(folder, "node.log"),
       readyMessage: "node daemon serves",
     });
   }
 
-  static async open(options: WorldDeps & { readonly store: StoreKind; readonly cloud: CloudKind }): Promise<World> {
+  static async open(options: WorldDeps & WorldKind): Promise<World> {
+    const { store, adaptors } = options;
+    if (adaptors !== "one" && store !== "redis") throw new Error("two adaptors share a store only when it is redis");
     const folder = mkdtempSync(join(tmpdir(), "krc-"));
     const timeline = new Timeline();
     await using parts = new AsyncDisposableStack();
@@ -117,19 +152,32 @@ export class World implements AsyncDisposable {
     const runDir = join(folder, "run");
     mkdirSync(runDir, { mode: 0o700 });
     writeFileSync(join(folder, "boot-id"), `${randomUUID()}\n`);
-    const cloud = parts.use(await openCloud(options, folder, timeline));
-    const redis = options.store === "redis" ? parts.use(await RedisPlace.start()) : undefined;
+    const cloud = parts.use(await CLOUDS[options.cloud]({ ...options, folder, timeline }));
+    const redis = store === "redis" ? parts.use(await RedisPlace.start()) : undefined;
     const containerd = await ContainerdStandIn.start({ folder, runDir, timeline });
     parts.defer(() => containerd.close());
-    const world = new World({ folder, timeline, cloud, redis, containerd, program: options.program });
+    const kind = { store, cloud: options.cloud, adaptors };
+    const world = new World({ folder, timeline, kind, cloud, redis, containerd, programs: options });
     parts.defer(() => world.#killAll());
-    await Promise.all([world.adaptor.start(), world.node.start()]);
+    parts.defer(() => world.#balancer?.[Symbol.asyncDispose]());
+    await Promise.all([world.#startAdaptors(), world.node.start()]);
     parts.move();
     return world;
   }
 
-  get store(): StoreKind {
-    return this.redis === undefined ? "embedded" : "redis";
+  /** The first adaptor. */
+  get adaptor(): DaemonProcess {
+    const [first] = this.adaptors;
+    if (first === undefined) throw new Error("a world has an adaptor");
+    return first.process;
+  }
+
+  /** The program of a name that faults use. */
+  daemon(name: "adaptor" | "adaptor-2" | "node"): DaemonProcess {
+    if (name === "node") return this.node;
+    const found = this.adaptors[name === "adaptor" ? 0 : 1];
+    if (found === undefined) throw new Error(`this world has no ${name}`);
+    return found.process;
   }
 
   /** The adaptor's door, as a node has it; the caller closes it. */
@@ -141,26 +189,40 @@ export class World implements AsyncDisposable {
     return readFileSync(join(this.folder, "state", "node", "node-id"), "utf8").trim();
   }
 
-  /** What the store says, through the adaptor that runs. @throws Error when none answers */
-  async view(): Promise<StoreView> {
-    const [{ sandboxes }, { operations }] = await Promise.all([
-      this.#get<Pick<StoreView, "sandboxes">>("/v1/sandboxes"),
-      this.#get<Pick<StoreView, "operations">>("/v1/operations?limit=500"),
-    ]);
-    return { sandboxes, operations };
+  /** What the store says, through an adaptor that runs. @throws Error when none answers */
+  view(): Promise<StoreView> {
+    return this.#ask(async (place) => {
+      const [{ sandboxes }, { operations }] = await Promise.all([
+        get<Pick<StoreView, "sandboxes">>(place, "/v1/sandboxes"),
+        get<Pick<StoreView, "operations">>(place, "/v1/operations?limit=500"),
+      ]);
+      return { sandboxes, operations };
+    });
+  }
+
+  /** Adaptors that lead in a reconcile loop now. */
+  async leaders(): Promise<readonly WorldAdaptor[]> {
+    const leads = async (place: WorldAdaptor): Promise<boolean> => {
+      const { loops } = await get<{ loops: readonly { leads: boolean }[] }>(place, "/v1/reconcile");
+      return loops.some((loop) => loop.leads);
+    };
+    const found = await Promise.all(this.adaptors.map((place) => leads(place).catch(() => false)));
+    return this.adaptors.filter((_, n) => found[n] === true);
   }
 
   /** As an operator who has looked: what neither a record nor a node claims after a loss of the store is nobody's. */
   async confirmRecovery(): Promise<void> {
-    const admin = createClient(AdminDefinition, { address: `unix://${join(this.#runDir, "adaptor.sock")}` });
-    try {
-      const call = { signal: AbortSignal.timeout(10_000) };
-      const { recovery } = JSON.parse((await admin.problems({}, call)).json) as { recovery: { epoch: string } };
-      await admin.confirmRecovery({ epoch: recovery.epoch }, call);
-      this.timeline.note("the operator confirms that the recovery is over");
-    } finally {
-      admin.close();
-    }
+    await this.#ask(async ({ socket }) => {
+      const admin = createClient(AdminDefinition, { address: `unix://${socket}` });
+      try {
+        const call = { signal: AbortSignal.timeout(10_000) };
+        const { recovery } = JSON.parse((await admin.problems({}, call)).json) as { recovery: { epoch: string } };
+        await admin.confirmRecovery({ epoch: recovery.epoch }, call);
+        this.timeline.note("the operator confirms that the recovery is over");
+      } finally {
+        admin.close();
+      }
+    });
   }
 
   /** The node comes up again after a reboot: nothing of what ran on it is there. */
@@ -171,7 +233,8 @@ export class World implements AsyncDisposable {
     await until("the relay to be gone", 10_000, () => this.#relays().length === 0);
     for (const name of readdirSync(this.#runDir)) {
       // The adaptor's sockets are only here because cases are short of path length: it runs elsewhere.
-      if (!/^(adaptor|rest)\.sock$/.test(name)) rmSync(join(this.#runDir, name), { recursive: true, force: true });
+      if (!/^(adaptor|rest)(-\d)?\.sock$/.test(name))
+        rmSync(join(this.#runDir, name), { recursive: true, force: true });
     }
     writeFileSync(join(this.folder, "boot-id"), `${randomUUID()}\n`);
     await this.node.start();
@@ -212,7 +275,7 @@ export class World implements AsyncDisposable {
   /** Processes of this world that nobody knows of. */
   strayProcesses(): string[] {
     // The node daemon's relay stays; a second one would be one that nobody ends.
-    const known = new Set([this.adaptor.pid, this.node.pid, this.#relays().at(-1)]);
+    const known = new Set([...this.adaptors.map((a) => a.process.pid), this.node.pid, this.#relays().at(-1)]);
     return processesOf(this.folder)
       .filter(({ pid }) => !known.has(pid))
       .map(({ pid, command }) => `process ${pid}: ${command.slice(0, 120)}`);
@@ -221,6 +284,7 @@ export class World implements AsyncDisposable {
   /** Ends everything; the folder with the logs stays only when it is asked for. */
   async close(keep: boolean): Promise<void> {
     await this.containerd.close();
+    await this.#balancer?.[Symbol.asyncDispose]();
     await this.#killAll();
     await this.cloud[Symbol.asyncDispose]();
     await this.redis?.[Symbol.asyncDispose]();
@@ -245,71 +309,47 @@ export class World implements AsyncDisposable {
     await until("killed processes to end", 10_000, () => processesOf(this.folder).length === 0);
   }
 
-  #get<T>(path: string): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const asked = request({ socketPath: join(this.#runDir, "rest.sock"), path, timeout: 5_000 }, (reply) => {
-        let text = "";
-        reply.setEncoding("utf8").on("data", (chunk: string) => {
-          text += chunk;
-        });
-        reply.on("end", () => {
-          if (reply.statusCode === 200) resolve(JSON.parse(text) as T);
-          else reject(new Error(`${path} answers ${reply.statusCode}: ${text.slice(0, 300)}`));
-        });
-      });
-      asked.on("error", reject);
-      asked.on("timeout", () => asked.destroy(new Error(`${path} does not answer`)));
-      asked.end();
-    });
+  /** The first one makes the CA, of which the second one has a copy. */
+  async #startAdaptors(): Promise<void> {
+    const [first, second] = this.adaptors;
+    await first?.process.start();
+    if (first === undefined || second === undefined) return;
+    mkdirSync(second.stateDir, { recursive: true, mode: 0o700 });
+    cpSync(join(first.stateDir, "ca"), join(second.stateDir, "ca"), { recursive: true });
+    await second.process.start();
+    if (this.kind.adaptors === "balanced") {
+      this.#balancer = await Balancer.open(join(this.#runDir, "adaptor.sock"), [first.socket, second.socket]);
+    }
+  }
+
+  /** Each adaptor in turn, until one answers. @throws Error of the last one */
+  async #ask<T>(question: (adaptor: WorldAdaptor) => Promise<T>): Promise<T> {
+    let last: unknown;
+    for (const adaptor of this.adaptors) {
+      try {
+        return await question(adaptor);
+      } catch (e) {
+        last = e;
+      }
+    }
+    throw last;
   }
 }
 
-async function openCloud(
-  options: WorldDeps & { readonly cloud: CloudKind },
-  folder: string,
-  timeline: Timeline,
-): Promise<Cloud> {
-  if (options.cloud === "ec2") return Ec2Cloud.open({ pool: options.pool, timeline });
-  return new LocalCloud({ folder, imageDir: await options.vmImage(), timeline });
-}
-
-function writeConfigurations(folder: string, cloud: Cloud, redis: RedisPlace | undefined) {
-  const runDir = join(folder, "run");
-  const paths = {
-    adaptorToml: join(folder, "adaptor.toml"),
-    nodeToml: join(folder, "node.toml"),
-    bootId: join(folder, "boot-id"),
-  };
-  const adaptor = {
-    stateDir: join(folder, "state", "adaptor"),
-    cluster: "chaos",
-    provider: cloud.provider,
-    providers: { [cloud.provider]: cloud.providerConfig },
-    store:
-      redis === undefined ? { kind: "embedded" } : { kind: "redis", url: redis.url, leaseMs: 1_500, timeoutMs: 1_500 },
-    grpc: { socketPath: join(runDir, "adaptor.sock") },
-    rest: { socketPath: join(runDir, "rest.sock") },
-    nodes: { rebootQuietMs: 0, silentMs: 20_000, goneMs: 25_000 },
-    reconcile: { intervalMs: 300, lostIntervalMs: 300, lostGraceMs: 3_000, orphanGraceMs: 2_000 },
-    limits: { startTimeoutMs: 20_000, stopTimeoutMs: 20_000, consoleWaitMs: 1_000 },
-  };
-  // A real VM boots for seconds, and for many on a busy machine, where it also is silent for seconds.
-  const slow = cloud.provider === "local";
-  const node = {
-    runDir,
-    stateDir: join(folder, "state", "node"),
-    keepAliveMs: 300,
-    keepAliveDeadlineMs: slow ? 10_000 : 2_000,
-    podNetwork: { bypassConntrack: false },
-    remote: { patienceMs: 30_000 },
-    shim: {
-      // Longer than a case waits: who relies on it to end a start has let it hang.
-      startVmTimeoutMs: 400_000,
-      connectTimeoutMs: slow ? 90_000 : 15_000,
-      guestLostAfterMs: slow ? 20_000 : 4_000,
-    },
-  };
-  writeFileSync(paths.adaptorToml, stringify(adaptor));
-  writeFileSync(paths.nodeToml, stringify(node));
-  return paths;
+function get<T>({ rest }: WorldAdaptor, path: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath: rest, path, timeout: 5_000 }, (reply) => {
+      let text = "";
+      reply.setEncoding("utf8").on("data", (chunk: string) => {
+        text += chunk;
+      });
+      reply.on("end", () => {
+        if (reply.statusCode === 200) resolve(JSON.parse(text) as T);
+        else reject(new Error(`${path} answers ${reply.statusCode}: ${text.slice(0, 300)}`));
+      });
+    });
+    asked.on("error", reject);
+    asked.on("timeout", () => asked.destroy(new Error(`${path} does not answer`)));
+    asked.end();
+  });
 }
