@@ -6,6 +6,7 @@ import type { Layers } from "../base/overlay.ts";
 import { sleep } from "../base/retry.ts";
 import {
   ensureLock,
+  type HypervisorDeps,
   loadNodeConfig,
   type NodeConfig,
   type NodeDaemon,
@@ -49,6 +50,11 @@ export async function lockRunDir(config: NodeConfig, call: Call): Promise<void> 
   await ensureLock({ runDir: config.runDir, argv, env: process.env }, call);
 }
 
+/** The adaptor in this process; undefined: wherever the configuration says. */
+interface ThisProcess {
+  readonly adaptor: HypervisorDeps["adaptor"];
+}
+
 /**
  * Starts the daemon with its real parts.
  * @param where connections are held: in processes of their own, or in this one, which its pods then end with
@@ -56,7 +62,7 @@ export async function lockRunDir(config: NodeConfig, call: Call): Promise<void> 
 export async function startNode(
   config: NodeConfig,
   doors: readonly string[],
-  where: "relay process" | "this process",
+  where: "relay process" | ThisProcess,
   call: Call,
 ): Promise<NodeDaemon> {
   const { KATA_REMOTE_HOST_ROOT_FD } = process.env;
@@ -71,9 +77,11 @@ export async function startNode(
     env: relayEnvironment(process.env),
     restart: restartCommand(process.env, supervised),
   };
-  const deps = { log, createShim, openHypervisors, supervised, ownProcess: true, hostRoot, doors };
-  const openRelay = where === "this process" ? {} : { openRelay: (c: Call) => openRelays(config, relays, c) };
-  return startNodeDaemon(config, { ...deps, ...openRelay }, call);
+  const deps = { log, createShim, supervised, ownProcess: true, hostRoot, doors };
+  if (where === "relay process")
+    return startNodeDaemon(config, { ...deps, openHypervisors, openRelay: (c) => openRelays(config, relays, c) }, call);
+  const open: typeof openHypervisors = (c, d) => openHypervisors(c, { ...d, adaptor: where.adaptor });
+  return startNodeDaemon(config, { ...deps, openHypervisors: open }, call);
 }
 
 /** `kata-remote node --drain`: ends every pod of this node, its daemon and its relay; resolves when they have ended. */

@@ -15,7 +15,7 @@ export interface UpOptions {
   readonly adaptor?: Layers;
 }
 
-/** `kata-remote up`: adaptor and node daemon in one process, joined by the same socket as two would be. */
+/** `kata-remote up`: adaptor and node daemon in one process. The adaptor's socket is there for the command line. */
 export async function runUp(options: UpOptions, call: Call): Promise<void> {
   // Pods of this machine hold it; it must not end because there are none for a while.
   process.env.KATA_REMOTE_SUPERVISED = "1";
@@ -29,7 +29,7 @@ export async function runUp(options: UpOptions, call: Call): Promise<void> {
   );
   try {
     const remote = { ...nodeConfig.remote, address: `unix://${socketPath}` };
-    const daemon = await startNode({ ...nodeConfig, remote }, options.doors, "this process", call);
+    const daemon = await startNode({ ...nodeConfig, remote }, options.doors, { adaptor: adaptor.nodeDoor }, call);
     if (!call.signal.aborted) {
       await new Promise<void>((resolve) => call.signal.addEventListener("abort", () => resolve(), { once: true }));
     }

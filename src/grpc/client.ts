@@ -40,6 +40,8 @@ export interface ClientTarget {
   /** Mutual TLS, or the server's side of it only; without it plain text, which is for unix sockets only. */
   readonly tls?: TlsIdentity | ServerTrust;
   readonly options?: ClientOptions;
+  /** Sent with every call. */
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -63,7 +65,9 @@ export function createClient<S extends ServiceShape>(service: S, target: ClientT
   );
   const methods = Object.entries(service.methods).map(([key, method]) => [
     key,
-    method.responseStream ? streaming(channel, service, method) : unary(channel, service, method),
+    method.responseStream
+      ? streaming(channel, service, method, target.metadata)
+      : unary(channel, service, method, target.metadata),
   ]);
   return { ...Object.fromEntries(methods), close: () => channel.close() } as ServiceClient<S>;
 }
@@ -74,7 +78,7 @@ function channelCredentials(tls: TlsIdentity | ServerTrust): ChannelCredentials 
   return credentials.createSsl(ca, Buffer.from(tls.keyPem), Buffer.from(tls.certificatePem));
 }
 
-function unary(channel: Client, service: ServiceShape, method: MethodShape) {
+function unary(channel: Client, service: ServiceShape, method: MethodShape, fixed: ClientTarget["metadata"]) {
   const { path, requestSerialize, responseDeserialize } = methodDefinition(service, method);
   return (request: never, call: Call): Promise<unknown> =>
     new Promise((resolve, reject) => {
@@ -90,7 +94,7 @@ function unary(channel: Client, service: ServiceShape, method: MethodShape) {
         requestSerialize,
         responseDeserialize,
         message,
-        metadataOf(call),
+        metadataOf(call, fixed),
         {},
         done,
       );
@@ -99,7 +103,7 @@ function unary(channel: Client, service: ServiceShape, method: MethodShape) {
     });
 }
 
-function streaming(channel: Client, service: ServiceShape, method: MethodShape) {
+function streaming(channel: Client, service: ServiceShape, method: MethodShape, fixed: ClientTarget["metadata"]) {
   const { path, requestSerialize, responseDeserialize } = methodDefinition(service, method);
   return async function* (request: never, call: Call): AsyncGenerator<unknown> {
     if (call.signal.aborted) throw ended(call);
@@ -109,7 +113,7 @@ function streaming(channel: Client, service: ServiceShape, method: MethodShape) 
       requestSerialize,
       responseDeserialize,
       message,
-      metadataOf(call),
+      metadataOf(call, fixed),
       {},
     );
     const onAbort = (): void => stream.cancel();
@@ -125,8 +129,9 @@ function streaming(channel: Client, service: ServiceShape, method: MethodShape) 
   };
 }
 
-function metadataOf(call: Call): Metadata {
+function metadataOf(call: Call, fixed: ClientTarget["metadata"] = {}): Metadata {
   const metadata = new Metadata();
+  for (const [key, value] of Object.entries(fixed)) metadata.set(key, value);
   if (call.traceparent !== undefined) metadata.set("traceparent", call.traceparent);
   return metadata;
 }

@@ -15,4 +15,5 @@ export {
   toServiceDefinition,
 } from "./definition.ts";
 export { faultToStatus, statusToFault } from "./fault-status.ts";
+export { createLocalClient } from "./local-client.ts";
 export { type Handler, type Handlers, implement, type Peer } from "./server.ts";

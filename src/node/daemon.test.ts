@@ -139,7 +139,8 @@ describe("control socket", () => {
       ...{ sandboxId: newSandboxId(), containerdAddress: CONTAINERD, namespace: "k8s.io", id: "pod1" },
       ...{ pod: { namespace: "n", name: "p", uid: "u" }, hypervisor: "remote", state: "running", instanceId: "i-1" },
       ...{ createdAt: at, guestBootId: "b", guestKernel: "k" },
-      containers: [{ id: "c", state: "stopped", exitCode: 37 }],
+      containers: [{ id: "c", state: "stopped", exitCode: 37, rootfs: "guest" }],
+      pulls: ["app: 1.0 of 2.0 MiB"],
       timings: [{ stage: "address", ms: 12.6 }],
     });
     const daemon = await w.start();

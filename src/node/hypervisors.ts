@@ -3,13 +3,15 @@ import { join } from "node:path";
 import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
 import type { Logger } from "../base/log.ts";
-import { type Hypervisor, openQemu, openRemote } from "../shim/hypervisor/index.ts";
+import { type Hypervisor, openQemu, openRemote, type RemoteOptions } from "../shim/hypervisor/index.ts";
 import { type NodeConfig, QemuConfig, type RemoteConfig } from "./config.ts";
 
 export interface HypervisorDeps {
   readonly nodeId: string;
   readonly bootId: string;
   readonly log: Logger;
+  /** The adaptor of the backend `remote`, where it is in this process. */
+  readonly adaptor?: RemoteOptions["adaptor"];
 }
 
 /**

@@ -19,6 +19,8 @@ export interface TunnelReservation {
   readonly workerAddress: string;
   /** That end is on another interface than the default route's. */
   readonly dedicated: boolean;
+  /** Resolves when the numbers are on disk: no VM may be made before, or another pod could get them after a crash. */
+  readonly written: Promise<void>;
 }
 
 /** Worker half of the pod network. The other half, in the guest, applies the plan. */
@@ -40,6 +42,16 @@ export interface PodNetwork {
     hostInterface: string | undefined,
     call: Call,
   ): Promise<TunnelReservation>;
+  /**
+   * What attach will give for numbers that are reserved, before it does anything: the guest can be told while the tunnel is
+   * made. @returns and @throws as attach does
+   */
+  plan(
+    target: PodNetworkTarget,
+    found: PodNetns,
+    guestAddresses: readonly string[],
+    call: Call,
+  ): Promise<PodNetworkPlan | undefined>;
   /**
    * Brings the tunnel up towards the VM. Repeatable: it converges.
    * @returns undefined when the VM's network cannot carry it (QEMU's user-mode network): the pod then has none

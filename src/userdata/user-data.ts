@@ -53,24 +53,12 @@ function fixedForm(text: string): string | undefined {
 
 /** Any other cloud-config: made by hand, or changed by a cloud on its way. */
 async function anyForm(text: string): Promise<string> {
-  const { parse } = await import("./yaml.ts");
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (cause) {
-    throw new Fault("invalid_argument", "user-data is not valid YAML", {}, { cause });
-  }
-  const files = (document as { write_files?: unknown } | null)?.write_files;
-  if (!Array.isArray(files)) throw invalid("write_files is not a list");
-  for (const file of files as readonly unknown[]) {
-    const { path, content, encoding } = (file ?? {}) as { path?: unknown; content?: unknown; encoding?: unknown };
-    if (path !== CA_PATH) continue;
-    if (typeof content !== "string") throw invalid(`${CA_PATH} has no content`);
-    const plain =
-      encoding === "b64" || encoding === "base64" ? Buffer.from(content, "base64").toString("utf8") : content;
-    return `${plain.replaceAll("\r\n", "\n").trimEnd()}\n`;
-  }
-  throw invalid(`write_files has no ${CA_PATH}`);
+  const { writtenFiles } = await import("./writefiles/index.ts");
+  const files = writtenFiles(text, (path) => path === CA_PATH);
+  if (!files.has(CA_PATH)) throw invalid(`write_files has no ${CA_PATH}`);
+  const content = files.get(CA_PATH);
+  if (content === undefined) throw invalid(`${CA_PATH} has no content`);
+  return `${content.replaceAll("\r\n", "\n").trimEnd()}\n`;
 }
 
 function invalid(problem: string): Fault {

@@ -10,7 +10,7 @@ import { ScriptProvider } from "../fakes/script-provider.ts";
 
 /**
  * Adaptor and node daemon in one process with a program as the cloud (see ScriptProvider), for running stock shims and
- * stock forwarders against: `node test/protocol/stock-world.ts --dir D --program P [--socket S] [--config '{…}']`.
+ * stock forwarders against: `node test/protocol/stock-world.ts --dir D --program P [--socket S] [--config '{…}'] [--level info]`.
  * `--config` is merged into the node's configuration. Prints one line when it serves, ends with SIGTERM.
  */
 const { values } = parseArgs({
@@ -19,10 +19,12 @@ const { values } = parseArgs({
     program: { type: "string" },
     socket: { type: "string" },
     config: { type: "string", default: "{}" },
+    level: { type: "string", default: "debug" },
   },
 });
 const dir = resolve(values.dir ?? ".");
 const program = resolve(values.program ?? "");
+const { level } = values;
 const given = JSON.parse(values.config) as { readonly stock?: object };
 const adaptorConfig = parseConfig(
   AdaptorConfig,
@@ -46,10 +48,12 @@ const nodeConfig = parseConfig(
   "stock-world",
 );
 const provider = new ScriptProvider({ dir: join(dir, "cloud"), program });
-const adaptor = createAdaptor(adaptorConfig, { provider, log: createLogger("adaptor", { level: "debug" }) });
+const adaptor = createAdaptor(adaptorConfig, { provider, log: createLogger("adaptor", { level }) });
 await adaptor.start();
-const log = createLogger("node", { level: "debug" });
-const deps = { log, createShim, openHypervisors, supervised: true, ownProcess: false, doors: [] };
+const log = createLogger("node", { level });
+// As `kata-remote stock` has it.
+const open: typeof openHypervisors = (c, d) => openHypervisors(c, { ...d, adaptor: adaptor.nodeDoor });
+const deps = { log, createShim, openHypervisors: open, supervised: true, ownProcess: false, doors: [] };
 const daemon = await startNodeDaemon(nodeConfig, deps, background());
 process.stdout.write(`serving ${nodeConfig.stock?.socket} rest ${adaptor.restAddress}\n`);
 await new Promise<void>((end) => {

@@ -30,6 +30,15 @@ export class SharedPodNetwork implements PodNetwork {
     return this.#network.reserve(target, count, hostInterface, call);
   }
 
+  plan(
+    target: PodNetworkTarget,
+    found: PodNetns,
+    guestAddresses: readonly string[],
+    call: Call,
+  ): Promise<PodNetworkPlan | undefined> {
+    return this.#network.plan(target, found, guestAddresses, call);
+  }
+
   attach(
     target: PodNetworkTarget,
     found: PodNetns,

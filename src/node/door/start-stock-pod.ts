@@ -2,13 +2,14 @@ import { join } from "node:path";
 import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
-import { race } from "../../base/retry.ts";
+import { race, sleep } from "../../base/retry.ts";
 import type { PodNetns } from "../../podnetwork/index.ts";
 import type { GuestSpec } from "../../relay/index.ts";
 import type { VmAddress } from "../../shim/hypervisor/index.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import type { StockState } from "./stock-state.ts";
 import { OPERATOR_SERVER_NAME } from "./stock-tls.ts";
+import { together } from "./together.ts";
 
 /**
  * A stock shim mounts root filesystems at `<its sandbox id>/mounts/<container id>/rootfs` below it, whether or not there
@@ -18,32 +19,60 @@ const SHIM_MOUNTS = "/run/kata-containers/shared/sandboxes";
 /** Source: wire contract §3.8: what the forwarder listens on unless told otherwise. */
 const FORWARDER_PORT = 15_150;
 
+/** The provider's call, and then the first packets to the guest, go out before this process is busy with the network, ms. */
+const PROVIDER_FIRST_MS = 5;
+const DIAL_FIRST_MS = 1;
+
 /** What is known of a guest before it has an address. */
 type GuestFace = Omit<GuestSpec, "addresses" | "port">;
 
 /**
  * Brings the VM of a stock shim's pod up: address, tunnel, guest connection. May run again after any failure.
+ * @param keep Writes the address down, once there is a tunnel to it
  * @throws Fault that names the stage
  */
-export async function startStockPod(deps: StockDeps, state: StockState, call: Call): Promise<VmAddress> {
+export async function startStockPod(
+  deps: StockDeps,
+  state: StockState,
+  keep: (address: VmAddress) => Promise<void>,
+  call: Call,
+): Promise<VmAddress> {
   const { hypervisor, config } = deps;
   const sandboxId = parseSandboxId(state.sandboxId);
-  const starting = stage("start the pod VM", () =>
-    hypervisor.startVm(sandboxId, withDeadline(config.startVmTimeoutMs, call)),
+  let early: Promise<GuestFace | undefined> = Promise.resolve(undefined);
+  const [address, found] = await together(
+    call,
+    (c) => stage("start the pod VM", () => hypervisor.startVm(sandboxId, withDeadline(config.startVmTimeoutMs, c))),
+    async (c) => {
+      await sleep(PROVIDER_FIRST_MS, c);
+      // Asked for while the VM is made; what fails is asked for once more below, and then says so.
+      early = guestSpec(deps, state, call).catch(() => undefined);
+      const netns = await inspect(deps, state, c);
+      return netns && { netns, reserved: await reserve(deps, state, netns, c) };
+    },
   );
-  // Asked for while the VM is made; what fails is asked for once more below, and then says so.
-  const early = guestSpec(deps, state, call).catch(() => undefined);
-  const address = await starting;
-  const netns = await inspect(deps, state, call);
-  if (state.guest === "stock") {
-    // The guest knows its network already, and opens its port only when it has made it: neither waits for the other.
-    await Promise.all([
-      stage("bring the tunnel up", () => attach(deps, state, netns, address, call)),
-      connectStockPod(deps, state, address, call, { early }),
-    ]);
+  const tunnel = <T>(work: () => Promise<T>): Promise<T> => stage("bring the tunnel up", work);
+  const { netns, reserved } = found ?? {};
+  if (state.guest === "stock" || reserved !== undefined) {
+    // The guest knows its network already, or what it will be: tunnel and connection do not wait for each other.
+    const told = reserved === undefined ? state : { ...state, vnis: [...reserved] };
+    const plan = reserved && (await tunnel(() => planned(deps, state, netns, address, call)));
+    await together(
+      call,
+      (c) => connectStockPod(deps, state, address, c, { early, plan }),
+      async (c) => {
+        await sleep(DIAL_FIRST_MS, c);
+        await tunnel(() => attach(deps, told, netns, address, c));
+        await keep(address);
+      },
+    );
   } else {
-    const plan = await stage("bring the tunnel up", () => attach(deps, state, netns, address, call));
-    await connectStockPod(deps, state, address, call, { early, plan });
+    const plan = await tunnel(() => attach(deps, state, netns, address, call));
+    await together(
+      call,
+      (c) => connectStockPod(deps, state, address, c, { early, plan }),
+      () => keep(address),
+    );
   }
   hypervisor.reportReady(sandboxId, withDeadline(60_000)).catch((err: unknown) => {
     deps.log.warn({ err, sandbox: sandboxId }, "backend not told that the agent answered");
@@ -51,8 +80,24 @@ export async function startStockPod(deps: StockDeps, state: StockState, call: Ca
   return address;
 }
 
-/** Connects the guest and opens the agent socket. Also what a new daemon does with the pods of the one before. */
-export async function connectStockPod(
+/**
+ * What a new daemon does with a pod of the one before whose guest is not connected. Ours may not have been told its network
+ * yet. @throws Fault that names the stage
+ */
+export async function resumeStockPod(
+  deps: StockDeps,
+  state: StockState,
+  address: VmAddress,
+  call: Call,
+): Promise<void> {
+  if (state.guest === "stock") return connectStockPod(deps, state, address, call);
+  const found = await inspect(deps, state, call);
+  const plan = await stage("bring the tunnel up", () => attach(deps, state, found, address, call));
+  await connectStockPod(deps, state, address, call, { plan });
+}
+
+/** Connects the guest and opens the agent socket. */
+async function connectStockPod(
   deps: StockDeps,
   state: StockState,
   address: VmAddress,
@@ -108,6 +153,36 @@ async function inspect({ podNetwork }: StockDeps, state: StockState, call: Call)
   const { netnsPath } = state;
   if (podNetwork === undefined || netnsPath === undefined) return undefined;
   return await stage("read the pod's network", () => podNetwork.inspect(netnsPath, call));
+}
+
+/** The numbers of a tunnel whose guest is told them later are on disk before it has an address. */
+async function reserve(
+  { podNetwork, config, log }: StockDeps,
+  { guest, netnsPath, sandboxId }: StockState,
+  found: PodNetns,
+  call: Call,
+): Promise<readonly number[] | undefined> {
+  if (guest === "stock" || podNetwork === undefined || netnsPath === undefined) return undefined;
+  try {
+    const count = found.interfaces.length;
+    const { vnis, written } = await podNetwork.reserve({ sandboxId, netnsPath }, count, config.hostInterface, call);
+    await written;
+    return vnis;
+  } catch (err) {
+    // The attach takes them then, and says what is wrong: this host need not have a default route for it.
+    log.debug({ err, sandbox: sandboxId }, "a tunnel is not prepared");
+    return undefined;
+  }
+}
+
+async function planned(
+  { podNetwork }: StockDeps,
+  { sandboxId, netnsPath = "" }: StockState,
+  found: PodNetns | undefined,
+  { addresses }: VmAddress,
+  call: Call,
+): Promise<object | undefined> {
+  return found && (await podNetwork?.plan({ sandboxId, netnsPath }, found, addresses.slice(0, 1), call));
 }
 
 async function attach(

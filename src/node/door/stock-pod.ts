@@ -5,7 +5,8 @@ import { Fault } from "../../base/fault.ts";
 import { parseInstanceId, parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, race, sleep } from "../../base/retry.ts";
-import { connectStockPod, openAgentSocket, startStockPod } from "./start-stock-pod.ts";
+import type { VmAddress } from "../../shim/hypervisor/index.ts";
+import { openAgentSocket, resumeStockPod, startStockPod } from "./start-stock-pod.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import type { StockState } from "./stock-state.ts";
 
@@ -90,7 +91,7 @@ export class StockPod {
     const call = { signal: this.#over.signal };
     const resumed = connected
       ? openAgentSocket(this.#deps, this.#state)
-      : connectStockPod(this.#deps, this.#state, { ...address, instanceId: parseInstanceId(address.instanceId) }, call);
+      : resumeStockPod(this.#deps, this.#state, { ...address, instanceId: parseInstanceId(address.instanceId) }, call);
     this.#starting = resumed;
     this.#settled = resumed.catch(() => undefined);
     try {
@@ -118,10 +119,11 @@ export class StockPod {
   async #start(): Promise<void> {
     const begun = performance.now();
     try {
-      const address = await startStockPod(this.#deps, this.#state, { signal: this.#over.signal });
-      const { instanceId, addresses, port } = address;
-      this.#state = { ...this.#state, address: { instanceId, addresses: [...addresses], port } };
-      await this.#deps.states.write(this.#state);
+      const keep = async ({ instanceId, addresses, port }: VmAddress): Promise<void> => {
+        this.#state = { ...this.#state, address: { instanceId, addresses: [...addresses], port } };
+        await this.#deps.states.write(this.#state);
+      };
+      const { instanceId } = await startStockPod(this.#deps, this.#state, keep, { signal: this.#over.signal });
       const durationMs = Math.round(performance.now() - begun);
       this.#log.info({ instance: instanceId, durationMs }, "pod of a stock shim runs");
     } catch (e) {

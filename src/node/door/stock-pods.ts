@@ -17,6 +17,7 @@ import { decodeInitdata } from "../../userdata/index.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import { StockPod } from "./stock-pod.ts";
 import type { StockState } from "./stock-state.ts";
+import { together } from "./together.ts";
 import type { StockVmWish } from "./vm-annotations.ts";
 
 /** sun_path, without its zero. Source: unix(7). */
@@ -133,8 +134,13 @@ export class StockPods {
     };
     const pod = this.#pod(state);
     try {
-      await states.write(state);
-      await hypervisor.createVm(this.#request(sandboxId, wish, network?.config), call);
+      // None of it costs anything in the cloud yet: only StartVM needs all of it to be there.
+      await together(
+        call,
+        () => states.write(state),
+        async () => network?.reserved.written,
+        (c) => hypervisor.createVm(this.#request(sandboxId, wish, network?.config), c),
+      );
     } catch (e) {
       void pod.stop("it could not be reserved");
       throw e;

@@ -88,11 +88,25 @@ export class VxlanPodNetwork implements PodNetwork {
     const { address, dedicated } = await workerAddress(await this.#host(call), hostInterface);
     let given = await vnis.take(target.sandboxId, count);
     // The guest cannot be told others later: what another program of this host uses is passed over now.
-    for (let attempt = 1; !(await this.#areFree(target.netnsPath, given, call)); attempt++) {
-      if (attempt >= VNI_ATTEMPTS) throw toldAlready(given);
+    for (let attempt = 1; !(await this.#areFree(target.netnsPath, given.vnis, call)); attempt++) {
+      if (attempt >= VNI_ATTEMPTS) throw toldAlready(given.vnis);
       given = await vnis.replace(target.sandboxId);
     }
-    return { vnis: given, port, workerAddress: address, dedicated };
+    return { ...given, port, workerAddress: address, dedicated };
+  }
+
+  async plan(
+    target: PodNetworkTarget,
+    found: PodNetns,
+    guestAddresses: readonly string[],
+    call: Call,
+  ): Promise<PodNetworkPlan | undefined> {
+    const remote = guestAddresses[0];
+    const underlay = remote === undefined ? undefined : await this.#underlay(remote, call);
+    if (remote === undefined || underlay === undefined) return undefined;
+    const { vnis, written } = await this.#deps.vnis.take(target.sandboxId, found.interfaces.length);
+    await written;
+    return planOf({ target, found, vnis, remote, underlay, port: this.#deps.port });
   }
 
   async attach(
@@ -112,7 +126,7 @@ export class VxlanPodNetwork implements PodNetwork {
       for (let attempt = 1; ; attempt++) {
         try {
           const links = found.interfaces.map(
-            ({ name, mtu }, index): TunnelLink => ({ podInterface: name, mtu, vni: given[index] ?? 0 }),
+            ({ name, mtu }, index): TunnelLink => ({ podInterface: name, mtu, vni: given.vnis[index] ?? 0 }),
           );
           await this.#ensureLinks(target.netnsPath, links, ends, call);
           break;
@@ -122,14 +136,8 @@ export class VxlanPodNetwork implements PodNetwork {
           given = await vnis.replace(target.sandboxId);
         }
       }
-      const room = underlay.mtu - OVERHEAD[familyOf(remote)];
-      const plan = {
-        version: 1,
-        tunnel: { kind: "vxlan", port, workerAddress: underlay.local, vnis: given },
-        ...found,
-        interfaces: found.interfaces.map((i) => ({ ...i, mtu: Math.min(i.mtu, checkedRoom(room, i, remote)) })),
-      };
-      return parsePlan(plan, `plan for ${target.netnsPath}`);
+      await given.written; // before the guest is told them
+      return planOf({ target, found, vnis: given.vnis, remote, underlay, port });
     });
   }
 
@@ -214,7 +222,7 @@ export class VxlanPodNetwork implements PodNetwork {
   }
 
   /** How this host reaches the VM; undefined when packets would not leave it (user-mode network: loopback). */
-  async #underlay(remote: string, call: Call): Promise<{ readonly local: string; readonly mtu: number } | undefined> {
+  async #underlay(remote: string, call: Call): Promise<Underlay | undefined> {
     const { commands, netlink } = this.#deps;
     const path = await netlink?.path(remote);
     if (path?.local === true) return undefined;
@@ -236,6 +244,31 @@ export class VxlanPodNetwork implements PodNetwork {
     this.#locks.set(sandboxId, lock);
     return lock;
   }
+}
+
+interface Underlay {
+  /** This host's address on the way to the VM. */
+  readonly local: string;
+  readonly mtu: number;
+}
+
+function planOf(known: {
+  readonly target: PodNetworkTarget;
+  readonly found: PodNetns;
+  readonly vnis: readonly number[];
+  readonly remote: string;
+  readonly underlay: Underlay;
+  readonly port: number;
+}): PodNetworkPlan {
+  const { target, found, vnis, remote, underlay, port } = known;
+  const room = underlay.mtu - OVERHEAD[familyOf(remote)];
+  const plan = {
+    version: 1,
+    tunnel: { kind: "vxlan", port, workerAddress: underlay.local, vnis },
+    ...found,
+    interfaces: found.interfaces.map((i) => ({ ...i, mtu: Math.min(i.mtu, checkedRoom(room, i, remote)) })),
+  };
+  return parsePlan(plan, `plan for ${target.netnsPath}`);
 }
 
 function toldAlready(vnis: readonly number[]): Fault {

@@ -1,7 +1,8 @@
+import { addressBytes } from "../../../base/address.ts";
 import { familyOf } from "../../../podnetwork/index.ts";
 import { TUNNEL_NAME, TUNNEL_PREFIX } from "../read-netns.ts";
 import { PREF, type TunnelEnds, type TunnelLink, VniInUse } from "../vxlan-links.ts";
-import { type Attribute, addressBytes, be16, encodeAttributes, text, u8, u32 } from "./messages.ts";
+import { type Attribute, be16, encodeAttributes, text, u8, u32 } from "./messages.ts";
 import { NetlinkError, type NetlinkSocket } from "./netlink-socket.ts";
 import { linkHeader, readLinks } from "./read-namespace.ts";
 

@@ -5,7 +5,7 @@ import type { IpLink, IpRoute, NetnsOutput } from "../read-netns.ts";
 import { type TunnelEnds, type TunnelLink, VniInUse } from "../vxlan-links.ts";
 import { makeTunnels, reserveNumbers } from "./make-tunnel.ts";
 import { Netlink, type NetlinkSocket } from "./netlink-socket.ts";
-import { type FoundPath, pathTo, readNamespace } from "./read-namespace.ts";
+import { type FoundPath, pathTo, readIpv4, readNamespace } from "./read-namespace.ts";
 
 export interface NetlinkNetworkDeps {
   /** Absent: this process's own. */
@@ -27,6 +27,8 @@ interface Sockets {
 export class NetlinkNetwork {
   readonly #deps: NetlinkNetworkDeps;
   #netlink: Promise<Netlink | undefined> | undefined;
+  /** Kept: it is asked several times for each pod. */
+  #host: NetlinkSocket | undefined;
 
   constructor(deps: NetlinkNetworkDeps) {
     this.#deps = deps;
@@ -46,7 +48,7 @@ export class NetlinkNetwork {
     { readonly routes: readonly IpRoute[]; readonly links: readonly IpLink[] } | undefined
   > {
     return this.#with(undefined, ({ host }) => {
-      const { routes4, links } = readNamespace(host);
+      const { routes4, links } = readIpv4(host);
       return { routes: routes4.filter((r) => r.dst === "default" && r.dev !== undefined), links };
     });
   }
@@ -72,7 +74,8 @@ export class NetlinkNetwork {
     const netlink = await this.#netlink;
     if (netlink === undefined) return undefined;
     try {
-      using host = netlink.open(this.#deps.hostNetns);
+      this.#host ??= netlink.open(this.#deps.hostNetns);
+      const host = this.#host;
       if (netns === undefined) return work({ host, pod: host, netns: -1 });
       using pod = netlink.open(netns);
       const fd = openSync(netns, "r");
@@ -83,6 +86,9 @@ export class NetlinkNetwork {
       }
     } catch (e) {
       if (e instanceof VniInUse) throw e;
+      // Whatever was wrong, nothing of it shall be read as the answer to the next question.
+      this.#host?.[Symbol.dispose]();
+      this.#host = undefined;
       this.#deps.log.debug({ err: Fault.from(e), netns }, "the pod network goes on with ip and tc");
       return undefined;
     }

@@ -1,5 +1,6 @@
+import { addressBytes, addressText } from "../../../base/address.ts";
 import type { IpLink, IpNeighbour, IpRoute, NetnsOutput } from "../read-netns.ts";
-import { addressBytes, addressText, encodeAttributes, readAttributes, u32 } from "./messages.ts";
+import { encodeAttributes, readAttributes, u32 } from "./messages.ts";
 import type { NetlinkSocket } from "./netlink-socket.ts";
 
 /** Source: include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,if_arp}.h */
@@ -50,13 +51,28 @@ export interface FoundPath {
 export function readNamespace(socket: NetlinkSocket): NetnsOutput & { readonly links: readonly FoundLink[] } {
   const links = readLinks(socket);
   const names = new Map(links.map((link) => [link.index, link.ifname]));
-  const addresses = socket.dump(RTM_GETADDR, Buffer.alloc(8)).map(readAddress);
   return {
-    links: links.map((link) => ({ ...link, addr_info: addresses.filter((a) => a.index === link.index) })),
+    links: withAddresses(links, socket.dump(RTM_GETADDR, Buffer.alloc(8))),
     routes4: readRoutes(socket, AF.inet, names),
     routes6: readRoutes(socket, AF.inet6, names),
     neighbours: readNeighbours(socket, names),
   };
+}
+
+/** What there is of IPv4, of a namespace that may have thousands of neighbours. @throws NetlinkError */
+export function readIpv4(socket: NetlinkSocket): Pick<NetnsOutput, "links" | "routes4"> {
+  const links = readLinks(socket);
+  const header = Buffer.alloc(8);
+  header[0] = AF.inet;
+  return {
+    links: withAddresses(links, socket.dump(RTM_GETADDR, header)),
+    routes4: readRoutes(socket, AF.inet, new Map(links.map((link) => [link.index, link.ifname]))),
+  };
+}
+
+function withAddresses(links: readonly FoundLink[], messages: readonly Buffer[]): readonly FoundLink[] {
+  const byLink = Map.groupBy(messages.map(readAddress), (address) => address.index);
+  return links.map((link) => ({ ...link, addr_info: byLink.get(link.index) ?? [] }));
 }
 
 /** Without addresses. @throws NetlinkError */
