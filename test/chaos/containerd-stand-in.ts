@@ -3,11 +3,10 @@ import { once } from "node:events";
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { Fault } from "../../src/base/fault.ts";
 import { TaskDefinition } from "../../src/gen/containerd/task/v2/shim.ts";
 import { Status } from "../../src/gen/containerd/types/task/task.ts";
 import { ControlDefinition } from "../../src/gen/kataremote/node/v1/control.ts";
-import { createClient, type ServiceClient, TtrpcClient } from "../../src/ttrpc/index.ts";
+import { Code, createClient, type ServiceClient, StatusError, TtrpcClient } from "../../src/ttrpc/index.ts";
 import { until } from "../e2e/harness/processes.ts";
 import { baseSpec, EventSink } from "../fakes/shim.ts";
 import type { Timeline } from "./timeline.ts";
@@ -145,7 +144,7 @@ export class ContainerdStandIn {
   /** Deletes a task that has ended. To containerd one that is not there is deleted. Source: its runtime/v2/shim.go */
   async remove(pod: Pod): Promise<void> {
     await pod.task.delete({ id: pod.id, execId: "" }, { timeoutMs: CALL_MS }).catch((e: unknown) => {
-      if (!(e instanceof Fault && e.code === "not_found")) throw e;
+      if (!(e instanceof StatusError && e.code === Code.notFound)) throw e;
       this.#timeline.note(`containerd: ${pod.id} was deleted before: ${messageOf(e)}`);
     });
     pod.deleted = true;

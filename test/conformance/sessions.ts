@@ -26,7 +26,14 @@ export interface SessionWorld extends AsyncDisposable {
 
 type Open = (config: Readonly<Record<string, unknown>>) => Promise<SessionWorld>;
 interface ProblemsAnswer {
-  recovery: { epoch: string; open: boolean; kept: string[]; unassigned: string[]; waitingFor: string[] };
+  recovery: {
+    epoch: string;
+    open: boolean;
+    kept: string[];
+    unassigned: string[];
+    waitingFor: string[];
+    advice?: string;
+  };
   silentNodes: { nodeId: string }[];
   stuckDeletes: { sandbox?: string; attempts: number; lastError?: string; pod?: string }[];
 }
@@ -167,19 +174,23 @@ export function sessionConformance(name: string, open: Open, skip: string | fals
       });
 
       it("that is gone for longer than the operator has set has its sandboxes stopped; not when most nodes are silent", async () => {
-        const tested = await start({ nodes: { silentMs: 200, goneMs: 400 } });
+        const tested = await start({ nodes: { silentMs: 1_000, goneMs: 1_500 } });
         await recovered();
         const { id } = await started();
         await sync({ session: 1n, sequence: 1n, liveSandboxIds: [id] });
         const beat = async (nodeId: string) =>
           tested.client.syncNode({ nodeId, bootId: "b", session: 1n, sequence: BigInt(Date.now()) }, call());
         await beat("node-2");
-        await sleep(1_000); // both are silent: it is the network
+        await sleep(2_500); // both are silent: it is the network
         assert.equal(await tested.phase(id), "booting");
-        await tested.until(async () => {
-          await Promise.all([beat("node-2"), beat("node-3")]);
-          return (await tested.phase(id)) === "gone";
-        }, "what the one silent node had is stopped");
+        await tested.until(
+          async () => {
+            await Promise.all([beat("node-2"), beat("node-3")]);
+            return (await tested.phase(id)) === "gone";
+          },
+          "what the one silent node had is stopped",
+          30_000,
+        );
         const { reason } = await tested
           .json<{ stopReason: string }>(`/v1/sandboxes/${id}`)
           .then((r) => ({ reason: r.stopReason }));
@@ -297,8 +308,13 @@ export function sessionConformance(name: string, open: Open, skip: string | fals
         assert.match(metrics, /kata_remote_recovery_open 1\n/);
         assert.match(metrics, /kata_remote_recovery_kept_instances 1\n/);
         assert.match((await tested.json<{ recovery: string }>("/readyz")).recovery, /open/);
-        const { events } = await tested.json<{ events: { kind: string }[] }>("/v1/events");
-        assert.ok(events.some((e) => e.kind === "RecoveryOpen"));
+        const { events } = await tested.json<{ events: { kind: string; message: string }[] }>("/v1/events");
+        const told = events.filter((e) => e.kind === "RecoveryOpen").map((e) => e.message);
+        // What is told, and what `adaptor problems` and `ps` show, says that it takes an operator, and which command.
+        for (const text of [told.at(-1), recovery.advice]) {
+          assert.match(text ?? "", new RegExp(`${instance} may have been launched just when the store lost`));
+          assert.match(text ?? "", new RegExp(`adaptor confirm-recovery ${recovery.epoch}`));
+        }
         await assert.rejects(tested.admin.confirmRecovery({ epoch: "another" }, call()), {
           code: "failed_precondition",
         });

@@ -218,6 +218,18 @@ export function storeConformance(name: string, create: () => Promise<StoreUnderT
         unwatch();
       });
 
+      it("tell who watches when one failed and is tried again, and nothing when the adaptor's end cut it short", async () => {
+        const told: string[] = [];
+        const unwatch = operations().watch((o) => told.push(`${o.subject} ${o.state} ${o.fault?.message ?? ""}`));
+        const { id } = await submit("a", "s");
+        const fault = { code: "unavailable", message: "later", at: new Date().toISOString() };
+        const again = { state: "queued", wakeAt: Date.now() } as const;
+        await operations().settle(id, (await operations().begin(id))?.lease ?? 0, { ...again, uncounted: true });
+        await operations().settle(id, (await operations().begin(id))?.lease ?? 0, { ...again, fault });
+        assert.deepEqual(told, ["s queued later"]);
+        unwatch();
+      });
+
       it("keep the reason of their failure until they are forgotten", async () => {
         const { id } = await submit("a", "s");
         const begun = await operations().begin(id);

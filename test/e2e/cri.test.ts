@@ -5,6 +5,7 @@ import { after, before, describe, it } from "node:test";
 import { Cri } from "./harness/cri.ts";
 import { BUSYBOX } from "./harness/images.ts";
 import { until } from "./harness/processes.ts";
+import { chosenProvider } from "./harness/test-cloud.ts";
 import { World } from "./harness/world.ts";
 
 const MIB = 1 << 20;
@@ -14,7 +15,7 @@ describe("the CRI plugin, as a kubelet drives it", () => {
   let cri: Cri;
   let pod: string;
   before(async () => {
-    world = await World.start();
+    world = await World.start({ provider: chosenProvider() });
     cri = new Cri(world.containerd.address, join(world.folder, "logs"));
     pod = await cri.runPod({ name: "pod" });
   });
@@ -62,7 +63,11 @@ describe("the CRI plugin, as a kubelet drives it", () => {
     const command = ["sh", "-c", "echo first; echo second >&2; exit 4"];
     const id = await cri.startContainer(pod, { name: "talks", image: BUSYBOX, command });
     assert.equal(await until("its end", 20_000, () => cri.exitCode(id)), 4);
-    const lines = readFileSync(cri.logPath("talks"), "utf8").trim().split("\n");
+    // containerd writes it from two pipes, beside telling of the end.
+    const lines = await until("both lines in the log", 20_000, () => {
+      const all = readFileSync(cri.logPath("talks"), "utf8").trim().split("\n");
+      return all.length === 2 && all;
+    });
     assert.deepEqual(lines.map((l) => l.split(" ").slice(1).join(" ")).sort(), ["stderr F second", "stdout F first"]);
   });
 
@@ -89,7 +94,7 @@ describe("the CRI plugin, as a kubelet drives it", () => {
     const id = await cri.startContainer(pod, {
       name: "hungry",
       image: BUSYBOX,
-      command: ["sh", "-c", "sleep 3; tail -c 200M /dev/zero | wc -c; sleep 1000"],
+      command: ["sh", "-c", "sleep 3; tail -c 200000000 /dev/zero | wc -c; sleep 1000"],
       memoryLimitBytes: 32 * MIB,
     });
     assert.ok((await cri.containerMemoryBytes(id)) > 0);

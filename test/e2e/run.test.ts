@@ -5,14 +5,17 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { RUNTIME } from "./harness/containerd.ts";
 import { BUSYBOX } from "./harness/images.ts";
+import { chosenProvider } from "./harness/test-cloud.ts";
 import { World } from "./harness/world.ts";
 
+const provider = chosenProvider();
+
 /** One body for every backend: what a user sees must not depend on where the VM runs. */
-for (const hypervisor of ["remote", "qemu"] as const) {
-  describe(`ctr run, backend ${hypervisor}`, () => {
+for (const hypervisor of provider === "local" ? (["remote", "qemu"] as const) : (["remote"] as const)) {
+  describe(`ctr run, backend ${hypervisor}, provider ${provider}`, () => {
     let world: World;
     before(async () => {
-      world = await World.start({ hypervisor });
+      world = await World.start({ hypervisor, provider });
     });
     after(() => world.close());
 

@@ -4,6 +4,8 @@ import { withDeadline } from "../../../src/base/call.ts";
 import {
   ContainerConfig,
   ContainerState,
+  type ContainerStatus,
+  LinuxContainerSecurityContext,
   NamespaceMode,
   PodSandboxConfig,
   RuntimeServiceDefinition,
@@ -18,6 +20,11 @@ export interface PodOptions {
   readonly hostNetwork?: boolean;
   readonly hostPid?: boolean;
   readonly hostIpc?: boolean;
+  /** "POD": its containers see each other's processes. */
+  readonly sharePid?: boolean;
+  /** As kubelet says it in metadata; its directories are named by it. */
+  readonly uid?: string;
+  readonly sysctls?: Readonly<Record<string, string>>;
 }
 
 export interface ContainerOptions {
@@ -32,7 +39,16 @@ export interface ContainerOptions {
   }[];
   readonly devices?: readonly string[];
   readonly memoryLimitBytes?: number;
+  /** Anything else of the security context. */
+  readonly security?: SecurityContext;
+  readonly stdin?: boolean;
+  readonly tty?: boolean;
+  /** Counts the restarts of one container, as kubelet does. */
+  readonly attempt?: number;
+  readonly workingDir?: string;
 }
+
+type SecurityContext = Parameters<typeof LinuxContainerSecurityContext.fromPartial>[0];
 
 /** What a kubelet does, over containerd's CRI socket. */
 export class Cri {
@@ -56,12 +72,17 @@ export class Cri {
     return podSandboxId;
   }
 
+  /** The CRI itself, for calls that have no method here. */
+  get runtime(): ServiceClient<typeof RuntimeServiceDefinition> {
+    return this.#client;
+  }
+
   /** Creates and starts a container. */
   async startContainer(podSandboxId: string, options: ContainerOptions): Promise<string> {
     const sandboxConfig = this.#configs.get(podSandboxId);
     if (sandboxConfig === undefined) throw new Error(`pod ${podSandboxId} was not made by this client`);
     const { containerId } = await this.#client.createContainer(
-      { podSandboxId, config: containerConfig(options), sandboxConfig },
+      { podSandboxId, config: containerConfig(options, sandboxConfig), sandboxConfig },
       withDeadline(120_000),
     );
     await this.#client.startContainer({ containerId }, withDeadline(60_000));
@@ -85,6 +106,12 @@ export class Cri {
   async exitCode(containerId: string): Promise<number | undefined> {
     const { status } = await this.#client.containerStatus({ containerId }, withDeadline(30_000));
     return status !== undefined && status.state === ContainerState.CONTAINER_EXITED ? status.exitCode : undefined;
+  }
+
+  async status(containerId: string): Promise<ContainerStatus> {
+    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(30_000));
+    if (status === undefined) throw new Error(`container ${containerId} has no status`);
+    return status;
   }
 
   async podAddress(podSandboxId: string): Promise<string> {
@@ -120,15 +147,16 @@ export class Cri {
 
 function podConfig(options: PodOptions, logDirectory: string): PodSandboxConfig {
   return PodSandboxConfig.fromPartial({
-    metadata: { name: options.name, namespace: "test", uid: `uid-${options.name}`, attempt: 0 },
+    metadata: { name: options.name, namespace: "test", uid: options.uid ?? `uid-${options.name}`, attempt: 0 },
     hostname: options.name,
     logDirectory,
     annotations: { ...options.annotations },
     linux: {
+      sysctls: { ...options.sysctls },
       securityContext: {
         namespaceOptions: {
           network: options.hostNetwork ? NamespaceMode.NODE : NamespaceMode.POD,
-          pid: options.hostPid ? NamespaceMode.NODE : NamespaceMode.CONTAINER,
+          pid: options.hostPid ? NamespaceMode.NODE : pidMode(options.sharePid),
           ipc: options.hostIpc ? NamespaceMode.NODE : NamespaceMode.POD,
         },
       },
@@ -136,20 +164,29 @@ function podConfig(options: PodOptions, logDirectory: string): PodSandboxConfig 
   });
 }
 
-function containerConfig(options: ContainerOptions): ContainerConfig {
+function pidMode(shared = false): NamespaceMode {
+  return shared ? NamespaceMode.POD : NamespaceMode.CONTAINER;
+}
+
+function containerConfig(options: ContainerOptions, pod: PodSandboxConfig): ContainerConfig {
+  const pid = pod.linux?.securityContext?.namespaceOptions?.pid ?? NamespaceMode.CONTAINER;
   return ContainerConfig.fromPartial({
-    metadata: { name: options.name, attempt: 0 },
+    metadata: { name: options.name, attempt: options.attempt ?? 0 },
     image: { image: options.image },
     command: [...options.command],
     envs: Object.entries(options.envs ?? {}).map(([key, value]) => ({ key, value: Buffer.from(value) })),
     mounts: (options.mounts ?? []).map((m) => ({ ...m, readonly: m.readonly ?? false })),
     devices: (options.devices ?? []).map((path) => ({ hostPath: path, containerPath: path, permissions: "rwm" })),
     logPath: `${options.name}.log`,
+    workingDir: options.workingDir ?? "",
+    stdin: options.stdin ?? false,
+    tty: options.tty ?? false,
     linux: {
       resources: { memoryLimitInBytes: BigInt(options.memoryLimitBytes ?? 0) },
-      securityContext: {
-        namespaceOptions: { network: NamespaceMode.POD, pid: NamespaceMode.CONTAINER, ipc: NamespaceMode.POD },
-      },
+      securityContext: LinuxContainerSecurityContext.fromPartial({
+        ...options.security,
+        namespaceOptions: { network: NamespaceMode.POD, pid, ipc: NamespaceMode.POD },
+      }),
     },
   });
 }

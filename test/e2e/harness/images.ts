@@ -10,6 +10,8 @@ export const DEBIAN = "localhost/kata-remote/debian:12";
 export const CACHE = cacheDirectory(process.env);
 /** Where the pod VM image is; made once, by whoever comes first. */
 export const VM_IMAGE = join(CACHE, "podvm");
+/** Disks of it for clouds, by format. */
+const CLOUD_IMAGES = join(CACHE, "podvm-cloud");
 export const KATA_REMOTE = join(ROOT, "dist", "bin", "kata-remote");
 
 /** Archives of the named OCI images. */
@@ -23,4 +25,12 @@ export async function ociArchives(names: readonly string[]): Promise<readonly st
 export async function buildVmImage(): Promise<void> {
   const args = ["image", "build", "--out", VM_IMAGE, "--cache", join(CACHE, "podvm-build")];
   await must(KATA_REMOTE, args, { timeoutMs: 900_000 });
+}
+
+/** Builds the pod VM image as a disk that a cloud boots, or finds it unchanged. @returns the directory to publish */
+export async function buildCloudDisk(format: "raw" | "vhd"): Promise<string> {
+  const dir = join(CLOUD_IMAGES, format);
+  const args = ["image", "build", "--format", format, "--out", dir, "--cache", join(CACHE, "podvm-build")];
+  await must(KATA_REMOTE, args, { timeoutMs: 900_000 });
+  return dir;
 }

@@ -15,10 +15,18 @@ export interface InstallationOptions {
   readonly shim?: Partial<ShimConfig>;
   /** How VMs are connected; the pod network needs "tap", which "auto" (the default) takes where it works. */
   readonly network?: "auto" | "tap" | "user";
+  /** VMs reach this host, at 10.0.2.2 with network "user". */
+  readonly outbound?: boolean;
   /** Redis that the adaptor keeps its records in; without it they are in files. */
   readonly redisUrl?: string;
   /** The node daemon takes itself for one that systemd runs. */
   readonly supervised?: boolean;
+  /** Where the adaptor makes VMs; without it provider local does. */
+  readonly cloud?: {
+    readonly provider: string;
+    readonly settings: Readonly<Record<string, unknown>>;
+    readonly env: NodeJS.ProcessEnv;
+  };
 }
 
 /** Files and environment of one kata-remote that shares nothing with another on the same machine. */
@@ -51,7 +59,7 @@ export function install(options: InstallationOptions): Installation {
   );
   writeFileSync(
     adaptorConfig,
-    adaptorToml(runDir, stateDir, { network, bridge: bridges.adaptor, subnet: subnet(211) }),
+    adaptorToml(options, runDir, stateDir, { network, bridge: bridges.adaptor, subnet: subnet(211) }),
   );
   const env = {
     ...process.env,
@@ -61,6 +69,7 @@ export function install(options: InstallationOptions): Installation {
     KATA_REMOTE_ADAPTOR_CONFIG: adaptorConfig,
     ...(options.supervised === true ? { KATA_REMOTE_SUPERVISED: "1" } : {}),
     ...(options.redisUrl === undefined ? {} : { REDIS_URL: options.redisUrl }),
+    ...options.cloud?.env,
   };
   return { folder, runDir, nodeConfig, adaptorConfig, bridges, env };
 }
@@ -75,19 +84,26 @@ function nodeToml(options: InstallationOptions, runDir: string, stateDir: string
   return stringify({
     runDir,
     stateDir: join(stateDir, "node"),
-    shim: { hypervisor: options.hypervisor, ...options.shim },
+    // What tests mount lies in their own folder.
+    shim: { hypervisor: options.hypervisor, hostPaths: [options.folder], ...options.shim },
     podNetwork: { bypassConntrack: false }, // the machine's own tables are not the tests' to change
     qemu: { imageDir: VM_IMAGE, ...place },
   });
 }
 
-function adaptorToml(runDir: string, stateDir: string, place: Place): string {
+function adaptorToml(options: InstallationOptions, runDir: string, stateDir: string, place: Place): string {
+  const { cloud } = options;
   return stringify({
+    ...(cloud === undefined ? {} : { provider: cloud.provider }),
     stateDir: join(stateDir, "adaptor"),
     grpc: { socketPath: join(runDir, "adaptor.sock") },
     rest: { socketPath: join(runDir, "rest.sock") },
     providers: {
-      local: { stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE, ...place },
+      ...(cloud === undefined ? {} : { [cloud.provider]: cloud.settings }),
+      local: {
+        ...{ stateDir: join(stateDir, "local"), imageDir: VM_IMAGE, cacheDir: CACHE, ...place },
+        outbound: options.outbound ?? false,
+      },
     },
   });
 }

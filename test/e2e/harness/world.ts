@@ -7,8 +7,15 @@ import { buildVmImage, KATA_REMOTE, ociArchives } from "./images.ts";
 import { type Installation, type InstallationOptions, install } from "./installation.ts";
 import { isAlive, type ProcessInfo, processesOf, signal, until } from "./processes.ts";
 import { must, type Outcome, run } from "./run-command.ts";
+import type { ProviderName, TestCloud } from "./test-cloud.ts";
 
-export interface WorldOptions extends Partial<Omit<InstallationOptions, "folder">> {
+export interface WorldOptions extends Partial<Omit<InstallationOptions, "folder" | "cloud">> {
+  /** Whose VMs; "local" unless given. */
+  readonly provider?: ProviderName;
+  /** Of a cloud's provider, what differs from the usual. */
+  readonly cloudSettings?: Readonly<Record<string, unknown>>;
+  /** Settings of the shim part that name the world's folder. */
+  readonly shimOf?: (folder: string) => InstallationOptions["shim"] & object;
   readonly images?: readonly string[];
 }
 
@@ -22,7 +29,12 @@ export interface SandboxStatus {
   readonly instanceId: string;
   readonly guestBootId: string;
   readonly guestKernel: string;
-  readonly containers: readonly { readonly id: string; readonly state: string; readonly exitCode: number }[];
+  readonly containers: readonly {
+    readonly id: string;
+    readonly state: string;
+    readonly exitCode: number;
+    readonly rootfs: "node" | "guest";
+  }[];
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
@@ -35,23 +47,39 @@ export class World {
   readonly containerd: Containerd;
   readonly #containerds: Containerd[];
   readonly #images: readonly string[];
+  /** Undefined for provider local. */
+  readonly cloud: TestCloud | undefined;
   #adaptor: ChildProcess | undefined;
 
-  private constructor(installation: Installation, containerd: Containerd, images: readonly string[]) {
+  private constructor(
+    installation: Installation,
+    containerd: Containerd,
+    rest: { readonly images: readonly string[]; readonly cloud: TestCloud | undefined },
+  ) {
     this.installation = installation;
     this.containerd = containerd;
     this.#containerds = [containerd];
-    this.#images = images;
+    this.#images = rest.images;
+    this.cloud = rest.cloud;
   }
 
   static async start(options: WorldOptions = {}): Promise<World> {
     const images = options.images ?? ["busybox"];
     await buildVmImage();
     const folder = mkdtempSync(join(tmpdir(), "kr-"));
-    const hypervisor = options.hypervisor ?? "remote";
-    const installation = install({ ...options, hypervisor, folder });
+    const { hypervisor = "remote", provider = "local" } = options;
+    const shim = { ...options.shim, ...options.shimOf?.(folder) };
+    const cloud = await openCloud(provider, folder).catch((e: unknown) => {
+      rmSync(folder, { recursive: true, force: true });
+      throw e;
+    });
+    const place =
+      cloud === undefined
+        ? {}
+        : { cloud: { provider, settings: { ...cloud.settings, ...options.cloudSettings }, env: cloud.env } };
+    const installation = install({ ...options, ...place, hypervisor, folder, shim });
     const containerd = await makeContainerd(installation, "a", images);
-    const world = new World(installation, containerd, images);
+    const world = new World(installation, containerd, { images, cloud });
     try {
       if (hypervisor === "remote") await world.startAdaptor();
     } catch (e) {
@@ -172,6 +200,7 @@ export class World {
     const daemon = this.daemonPid();
     if (daemon !== undefined) await endProcess(daemon, problems, "node daemon");
     if (this.#adaptor?.pid !== undefined) await endProcess(this.#adaptor.pid, problems, "adaptor");
+    if (this.cloud !== undefined) await endCloud(this.cloud, problems);
     problems.push(...this.processes().map((p) => `process ${p.pid}: ${p.command.slice(0, 200)}`));
     problems.push(...this.leftovers());
     for (const p of this.processes()) signal(p.pid, "SIGKILL");
@@ -187,6 +216,23 @@ export class World {
     } else rmSync(this.folder, { recursive: true, force: true });
     if (problems.length > 0) throw new Error(`left behind: ${problems.join("; ")}`);
   }
+}
+
+/** Read only when it is wanted: each brings its endpoint and its models. */
+async function openCloud(provider: ProviderName, folder: string): Promise<TestCloud | undefined> {
+  if (provider === "local") return undefined;
+  if (provider === "aws") return (await import("./aws-cloud.ts")).AwsCloud.open(folder);
+  return (await import("./azure-cloud.ts")).AzureCloud.open(folder);
+}
+
+async function endCloud(cloud: TestCloud, problems: string[]): Promise<void> {
+  try {
+    await cloud.unpublish();
+    problems.push(...(await cloud.leftovers()));
+  } catch (e) {
+    problems.push(e instanceof Error ? e.message : String(e));
+  }
+  await cloud[Symbol.asyncDispose]();
 }
 
 async function makeContainerd(

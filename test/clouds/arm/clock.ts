@@ -1,0 +1,1 @@
+export { type Bucket, type Clock, ManualClock, realClock, TokenBucket } from "../ec2/clock.ts";

@@ -1,0 +1,13 @@
+export { type AzureSdk, installAzureSdk, type NoAzureSdk } from "./azure-sdk.ts";
+export { type TestCertificates, trustInThisProcess } from "./certificates.ts";
+export { ManualClock } from "./clock.ts";
+export { ArmEndpoint } from "./endpoint.ts";
+export type { Application, EntraTenant } from "./entra.ts";
+export type { InjectedFault } from "./faults.ts";
+export type { FabricRequest, MetadataService } from "./metadata.ts";
+export type { ArmModel } from "./model.ts";
+export { AZURE_CONFIG, AzureWorld, SEEDED, useServicePrincipal } from "./provider-fixture.ts";
+export type { Disk, NetworkInterface, Resource, VirtualMachine } from "./resources.ts";
+export type { EndpointOptions, SeenRequest } from "./service.ts";
+export type { Knobs, LaunchedVm, Subscription, VmHost } from "./subscription.ts";
+export { type ArmCloudOptions, ArmWithMachines } from "./virtual-machines.ts";
