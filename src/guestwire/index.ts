@@ -23,3 +23,23 @@ export const TREE_STORAGE_DRIVER = "kata-remote-tree";
 /** Serial console lines of a guest; the fingerprint is lower-case hex of the key's SHA-256 (SPKI, DER). */
 export const CONSOLE_KEY_PREFIX = "kata-remote: guest key sha256:";
 export const CONSOLE_LISTENING = "kata-remote: listening";
+
+export {
+  GUEST_PULL_DRIVER,
+  type ImageSettings,
+  PULL_DIGEST_OPTION,
+  type RegistryLogin,
+  type RegistrySettings,
+} from "./image-settings.ts";
+
+/**
+ * First argument of an ExecProcess that starts no program: our agent connects to the port (second argument) on the pod's
+ * localhost, and the "process" has the connection as its standard streams. Other agents find no such program.
+ */
+export const DIAL_PROGRAM = "kata-remote:dial";
+
+/**
+ * Feature of our agent in GetGuestDetails, and metadata of a CopyFile whose data is a pack: u32be length + CopyFileRequest
+ * for each file, carried out in order. Nothing else of such a request counts.
+ */
+export const PACKED_FILES = "kata-remote-packed-files";

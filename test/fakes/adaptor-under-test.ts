@@ -55,6 +55,13 @@ export class AdaptorUnderTest implements AsyncDisposable {
     this.admin = createClient(AdminDefinition, target);
   }
 
+  /** For a node daemon in the same process; of the adaptor that runs now. */
+  get nodeDoor(): PodVmClient {
+    const { nodeDoor } = this.#adaptor;
+    if (nodeDoor === undefined) throw new Error("the adaptor is not started");
+    return nodeDoor;
+  }
+
   static async open(
     options: {
       readonly dir?: string;

@@ -32,7 +32,13 @@ export class FakePodNetwork implements PodNetwork {
   async reserve({ sandboxId }: PodNetworkTarget): Promise<TunnelReservation> {
     this.calls.push("reserve");
     this.taken.add(sandboxId);
-    return { vnis: [555_000], port: 4789, workerAddress: "192.0.2.9/24", dedicated: false };
+    const written = Promise.resolve();
+    return { vnis: [555_000], port: 4789, workerAddress: "192.0.2.9/24", dedicated: false, written };
+  }
+
+  async plan(_target: PodNetworkTarget, found: PodNetns, [remote]: readonly string[]): Promise<PodNetworkPlan> {
+    this.calls.push(`plan to ${remote}`);
+    return { version: 1, tunnel: { kind: "vxlan", port: 4789, workerAddress: "192.0.2.9", vnis: [7] }, ...found };
   }
 
   async attach(

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Call } from "../../src/base/call.ts";
 import { exec } from "../../src/base/exec.ts";
@@ -8,7 +8,8 @@ import type { Finding, Instance, InstanceSpec, Provider } from "../../src/provid
 
 /**
  * A cloud that is a program: `<program> create <instance id> <user-data file>` makes a "VM" and prints its address and
- * port as two words, `<program> delete <instance id>` removes it. Both must be repeatable.
+ * port as two words, `<program> delete <instance id>` removes it. Both must be repeatable. `times` in its directory has a
+ * line for each VM: how long the provider took, µs.
  */
 export class ScriptProvider implements Provider {
   readonly name = "script";
@@ -26,6 +27,7 @@ export class ScriptProvider implements Provider {
     const id = `script-${token.slice(0, 12)}` as InstanceId;
     const known = this.#read(id);
     if (known !== undefined) return known;
+    const begun = performance.now();
     const userData = join(this.#dir, `${id}.user-data`);
     writeFileSync(userData, spec.userData, { mode: 0o600 });
     const { stdout } = await exec(this.#program, ["create", id, userData], call);
@@ -37,6 +39,7 @@ export class ScriptProvider implements Provider {
     };
     writeFileSync(join(this.#dir, `.${id}`), JSON.stringify(made));
     renameSync(join(this.#dir, `.${id}`), join(this.#dir, `${id}.json`));
+    appendFileSync(join(this.#dir, "times"), `${id} ${Math.round((performance.now() - begun) * 1000)}\n`);
     return made;
   }
 

@@ -6,7 +6,7 @@ import { silentLogger } from "../../src/base/log.ts";
 import { AgentServiceDefinition } from "../../src/gen/agent/agent.ts";
 import { Process, Spec } from "../../src/gen/agent/oci.ts";
 import { GuestDefinition } from "../../src/gen/kataremote/guest/v1/guest.ts";
-import { GUEST_PORT, TREE_STORAGE_DRIVER } from "../../src/guestwire/index.ts";
+import { GUEST_PORT, GUEST_PULL_DRIVER, TREE_STORAGE_DRIVER } from "../../src/guestwire/index.ts";
 import type { GuestFacts } from "../../src/relay/index.ts";
 import { createClient, type ServiceClient } from "../../src/ttrpc/index.ts";
 import { renderUserData } from "../../src/userdata/index.ts";
@@ -20,6 +20,8 @@ export interface ContainerOptions {
   readonly oomScoreAdj?: number;
   readonly memoryLimitBytes?: number;
   readonly sandboxPidns?: boolean;
+  /** The guest pulls it; absent: the tree of busybox. */
+  readonly image?: { readonly source: string; readonly driverOptions?: readonly string[] };
   readonly mounts?: readonly { readonly destination: string; readonly source: string }[];
 }
 
@@ -54,7 +56,11 @@ export class GuestVm implements AsyncDisposable {
   }
 
   /** @param imageDir as `kata-remote image build` makes it */
-  static async boot(imageDir: string, cacheDir: string, options: { readonly diskGiB?: number } = {}): Promise<GuestVm> {
+  static async boot(
+    imageDir: string,
+    cacheDir: string,
+    options: { readonly diskGiB?: number; readonly outbound?: boolean } = {},
+  ): Promise<GuestVm> {
     const fixture = await RelayFixture.create();
     const vmm = new QemuVmm({ log: silentLogger(), cacheDir });
     const dir = join(fixture.dir, "vm");
@@ -83,11 +89,15 @@ export class GuestVm implements AsyncDisposable {
   /** Creates and starts a container of busybox. */
   async run(id: string, args: readonly string[], options: ContainerOptions = {}): Promise<void> {
     const rootPath = `/run/kata-containers/${id}/rootfs`;
-    const storage = { driver: TREE_STORAGE_DRIVER, source: TREE, fstype: "overlay", mountPoint: rootPath };
+    const { image } = options;
+    const origin =
+      image === undefined
+        ? { driver: TREE_STORAGE_DRIVER, source: TREE, driverOptions: [] }
+        : { driver: GUEST_PULL_DRIVER, source: image.source, driverOptions: [...(image.driverOptions ?? [])] };
     await this.agent.createContainer({
       ...{ containerId: id, execId: id, devices: [], sharedMounts: [] },
       ...{ stdinPort: 0, stdoutPort: 0, stderrPort: 0, sandboxPidns: options.sandboxPidns ?? false },
-      storages: [{ ...storage, driverOptions: [], options: [], shared: false }],
+      storages: [{ ...origin, fstype: "overlay", mountPoint: rootPath, options: [], shared: false }],
       OCI: specOf(rootPath, args, options),
     });
     await this.agent.startContainer({ containerId: id });

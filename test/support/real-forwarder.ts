@@ -15,6 +15,7 @@ export function realForwarder(
   return new Forwarder({
     ...{ identity, agent, treeDirectory, diskPath: folder },
     trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
+    images: () => Promise.reject(new Error("no image is pulled here")),
     machine: {
       setClock: () => undefined,
       setHostname: () => undefined,

@@ -118,6 +118,7 @@ export class StubAdaptor {
       identifyStockGuest: async () => {
         throw new Fault("failed_precondition", "the stub makes no VMs with the stock image");
       },
+      pullSecrets: async () => ({ authJson: "" }),
       reportReady: async () => {
         seen("reportReady");
         return {};

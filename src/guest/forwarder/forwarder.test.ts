@@ -60,6 +60,7 @@ async function guest() {
       listeningMs: () => 42,
     },
     diskPath: dir,
+    images: () => Promise.reject(new Error("no image is pulled here")),
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },
   });
   const port = await forwarder.listen(0, "127.0.0.1");

@@ -7,7 +7,7 @@ import { TREE_ALPN } from "../../guestwire/index.ts";
 import { nodeIdOf } from "../../identity/index.ts";
 import { type ServerCall, type ServiceImplementation, TtrpcServer } from "../../ttrpc/index.ts";
 import type { GuestLog } from "../system/guest-log.ts";
-import { guestService, healthService, type MachinePort } from "./guest-service.ts";
+import { guestService, healthService, type ImagesPort, type MachinePort } from "./guest-service.ts";
 import { GuestState } from "./guest-state.ts";
 import type { GuestIdentity } from "./identity.ts";
 import { RepeatedRequests } from "./repeated-requests.ts";
@@ -24,6 +24,7 @@ export interface ForwarderDeps {
   readonly treeDirectory: (treeId: string) => string;
   readonly machine: MachinePort;
   readonly diskPath: string;
+  readonly images: () => Promise<ImagesPort>;
   readonly log: GuestLog;
 }
 
@@ -102,10 +103,10 @@ export class Forwarder implements AsyncDisposable {
     let server = this.#perNode.get(nodeId);
     if (server === undefined) {
       server = new TtrpcServer();
-      const { identity, machine, diskPath, treeDirectory } = this.#deps;
+      const { identity, machine, diskPath, treeDirectory, images } = this.#deps;
       const certificateChanged = (): void => this.#configured(nodeId);
       const guest = guestService(
-        { identity, state: this.#state, machine, certificateChanged, diskPath, treeDirectory },
+        { identity, state: this.#state, machine, certificateChanged, diskPath, treeDirectory, images },
         nodeId,
       );
       server.addService(GuestDefinition, this.#repeated.wrap<typeof GuestDefinition>(guest));

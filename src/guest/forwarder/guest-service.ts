@@ -28,6 +28,18 @@ export interface GuestServiceDeps {
   /** A path on the guest's disk. */
   readonly diskPath: string;
   readonly treeDirectory: (treeId: string) => string;
+  readonly images: () => Promise<ImagesPort>;
+}
+
+/** What pulls images. */
+export interface ImagesPort {
+  setSettings(json: string): void;
+  readonly pulls: readonly {
+    readonly image: string;
+    readonly bytes: number;
+    readonly totalBytes: number;
+    readonly layers: number;
+  }[];
 }
 
 /** A clock that is off by no more is left alone: setting it would only make it jump. */
@@ -73,6 +85,16 @@ export function guestService(deps: GuestServiceDeps, nodeId: string): ServiceImp
       };
     },
     statTree: async ({ treeId }) => ({ present: existsSync(deps.treeDirectory(treeId)) }),
+    setImageSettings: async ({ settingsJson }) => {
+      state.requireConfigured();
+      (await deps.images()).setSettings(settingsJson);
+      return {};
+    },
+    listPulls: async () => ({
+      pulls: (await deps.images()).pulls.map(({ image, bytes, totalBytes, layers }) => ({
+        ...{ image, layers, bytes: BigInt(bytes), totalBytes: BigInt(totalBytes) },
+      })),
+    }),
   };
 }
 

@@ -1,0 +1,1 @@
+export { GuestImages, type GuestImagesOptions, type PullStatus } from "./guest-images.ts";
