@@ -153,8 +153,10 @@ export class GuestLink implements UnaryCaller {
       this.#spec.onStage?.("connected");
       try {
         await this.#session.establish(connection.peer, connection.client, call);
-        await agentServes(connection.client, call);
-        const facts = await this.#session.facts(connection.client, call);
+        const [facts] = await Promise.all([
+          this.#session.facts(connection.client, call),
+          agentServes(connection.client, call),
+        ]);
         this.#spec.onStage?.("agent");
         return { connection, facts };
       } catch (e) {

@@ -219,7 +219,7 @@ export class RelayClient implements Relay {
   }
 
   async attachStdio(spec: StdioSpec, call: Call): Promise<void> {
-    await this.#ask((o) => this.#relay.attachStdio({ ...spec }, o), call);
+    await this.#ask((o) => this.#relay.attachStdio({ ...spec, namespace: spec.namespace ?? "" }, o), call);
   }
 
   async stdioDrained(key: string): Promise<void> {

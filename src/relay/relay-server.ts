@@ -177,8 +177,8 @@ export class RelayServer implements AsyncDisposable {
       }),
       attachStdio: ({ sandboxId, ...rest }, served) =>
         operations.run(served, async (call) => {
-          const { key, containerId, execId, terminal, stdin, stdout, stderr } = rest;
-          const streams = { terminal, stdin, stdout, stderr };
+          const { key, containerId, execId, terminal, stdin, stdout, stderr, namespace } = rest;
+          const streams = { terminal, stdin, stdout, stderr, namespace };
           await relay.attachStdio({ key, sandboxId: parseSandboxId(sandboxId), containerId, execId, ...streams }, call);
           return {};
         }),

@@ -179,7 +179,9 @@ export interface StdioSpec {
   readonly containerId: string;
   readonly execId: string;
   readonly terminal: boolean;
-  /** "" | path | fifo:// | file:// as containerd gives them. */
+  /** containerd's, for a logger program. */
+  readonly namespace?: string;
+  /** "" | path | fifo:// | file:// | binary:// as containerd gives them. */
   readonly stdin: string;
   readonly stdout: string;
   readonly stderr: string;

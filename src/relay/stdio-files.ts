@@ -13,6 +13,9 @@ const closeRaw = promisify(closeFd);
 /** Most that one read hands on, bytes. */
 export const CHUNK_BYTES = 1 << 20;
 
+/** What is opened here; programs are started elsewhere. */
+export type FileTarget = Exclude<StdioTarget, { readonly kind: "logger" }>;
+
 /** Where a process's output goes. */
 export interface StdioSink {
   /** Resolves when the kernel has all of it. @throws Fault when the file is gone or full */
@@ -32,7 +35,7 @@ export interface StdioSource {
 }
 
 /** Opens an output. FIFOs are opened for both directions: that never blocks, and no reader is no EPIPE. */
-export async function openSink(target: StdioTarget): Promise<StdioSink> {
+export async function openSink(target: FileTarget): Promise<StdioSink> {
   if (target.kind === "none") return { write: async () => undefined, close: async () => undefined };
   if (target.kind === "append") {
     await mkdir(dirname(target.path), { recursive: true, mode: 0o750 });
@@ -50,7 +53,7 @@ export async function openSink(target: StdioTarget): Promise<StdioSink> {
  * open now, which a client that has not come yet, or one that detaches, looks like as well. containerd says the end
  * with CloseIO.
  */
-export async function openSource(target: StdioTarget): Promise<StdioSource | undefined> {
+export async function openSource(target: FileTarget): Promise<StdioSource | undefined> {
   if (target.kind === "none") return undefined;
   const { fd, stats } = await openPath(target.path, constants.O_RDWR);
   if (stats.isFIFO()) return new FifoSource(fd);

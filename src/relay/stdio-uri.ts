@@ -5,10 +5,12 @@ import { Fault } from "../base/fault.ts";
 export type StdioTarget =
   | { readonly kind: "none" }
   | { readonly kind: "path"; readonly path: string }
-  | { readonly kind: "append"; readonly path: string };
+  | { readonly kind: "append"; readonly path: string }
+  | { readonly kind: "logger"; readonly path: string; readonly args: readonly string[] };
 
 /**
- * Reads "" (nothing), a path or `fifo://path` (a FIFO that containerd made) and `file://path` (appended to).
+ * Reads "" (nothing), a path or `fifo://path` (a FIFO that containerd made), `file://path` (appended to) and
+ * `binary://path?name=value` (a program with these arguments takes the output).
  * @throws Fault invalid_argument | unimplemented naming the stream and the value
  * Source: containerd runtime/v2 shim v2 stdio URIs.
  */
@@ -19,9 +21,12 @@ export function parseStdio(stream: "stdin" | "stdout" | "stderr", text: string):
   const path = decode(stream, text, text.slice(scheme.length + 3));
   if (scheme === "fifo") return { kind: "path", path: absolute(stream, text, path) };
   if (scheme === "file" && stream !== "stdin") return { kind: "append", path: absolute(stream, text, path) };
+  if (scheme === "binary" && stream !== "stdin") {
+    return { kind: "logger", path: absolute(stream, text, path), args: argumentsOf(text) };
+  }
   throw new Fault(
     "unimplemented",
-    `${stream} "${text}" is not supported: a FIFO path, fifo:// or file:// (output only) is`,
+    `${stream} "${text}" is not supported: a FIFO path, fifo://, file:// or binary:// (both for output only) is`,
     {
       stream,
     },
@@ -35,6 +40,14 @@ function decode(stream: string, text: string, rest: string): string {
   } catch (cause) {
     throw new Fault("invalid_argument", `${stream} "${text}" has a broken %-escape`, { stream }, { cause });
   }
+}
+
+/** Each name, and its first value. Source: containerd pkg/process NewBinaryCmd; there in no order. */
+function argumentsOf(text: string): string[] {
+  const query = text.includes("?") ? text.slice(text.indexOf("?")) : "";
+  const found = new Map<string, string>();
+  for (const [name, value] of new URLSearchParams(query)) if (!found.has(name)) found.set(name, value);
+  return [...found].flat();
 }
 
 function absolute(stream: string, text: string, path: string): string {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { promisify } from "node:util";
+import { until } from "../../test/e2e/harness/processes.ts";
 import { RelayFixture } from "../../test/support/relay-fixture.ts";
 import { StubGuest } from "../../test/support/stub-guest.ts";
 import { TcpProxy } from "../../test/support/tcp-proxy.ts";
@@ -80,6 +82,25 @@ describe("output", () => {
     await b.relay.stdioDrained("k");
     assert.equal(await readFile(log, "utf8"), "out\nout\n");
     assert.equal(await readFile(`${log}.err`, "utf8"), "err\n");
+  });
+
+  it("goes to a logger program, with its arguments and whose output it is", async () => {
+    await using b = await bench();
+    b.guest.output = { stdout: Buffer.from("out\n"), stderr: Buffer.from("err\n") };
+    const logger = join(b.fixture.dir, "logger");
+    const script =
+      'exec 5>&-; cat <&3 > "$2.out" & cat <&4 > "$2.err"; wait; env | sort > "$2.env"; echo "$*" > "$2.end"';
+    await writeFile(logger, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const to = join(b.fixture.dir, "log file");
+    const uri = `binary://${logger}?to=${encodeURIComponent(to)}&to=ignored`;
+    await b.relay.attachStdio(b.spec({ stdout: uri, stderr: uri, namespace: "k8s.io" }), background());
+    await b.relay.stdioDrained("k");
+    await b.relay.detachStdio("k");
+    const written = (): boolean => existsSync(`${to}.end`) && readFileSync(`${to}.end`).length > 0;
+    await until("the logger to end", 20_000, written);
+    const text = (part: string): Promise<string> => readFile(`${to}.${part}`, "utf8");
+    assert.deepEqual(await Promise.all(["out", "err", "end"].map(text)), ["out\n", "err\n", `to ${to}\n`]);
+    assert.match(await text("env"), /CONTAINER_ID=c1\nCONTAINER_NAMESPACE=k8s\.io\n/);
   });
 
   it("of a terminal has no stderr", async () => {
@@ -175,8 +196,12 @@ describe("stdio that cannot be opened", () => {
       message: `stdio ${missing} cannot be opened`,
     });
     await assert.rejects(attach({ stderr: "binary:///usr/bin/logger?x=1" }), {
-      code: "unimplemented",
+      code: "invalid_argument",
       message: /stderr "binary:/,
+    });
+    await assert.rejects(attach({ stdout: "binary:///no/such/logger" }), {
+      code: "failed_precondition",
+      message: "logger /no/such/logger cannot be run",
     });
     await assert.rejects(attach({ stdin: "file:///etc/passwd" }), { code: "unimplemented" });
     await assert.rejects(attach({ stdin: "relative" }), { code: "invalid_argument" });

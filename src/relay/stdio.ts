@@ -15,7 +15,8 @@ import {
 } from "../gen/agent/agent.ts";
 import type { UnaryCaller } from "../ttrpc/index.ts";
 import { type ProcessExit, STREAM_OFFSET, type StdioSpec } from "./relay.ts";
-import { CHUNK_BYTES, openSink, openSource, type StdioSink, type StdioSource } from "./stdio-files.ts";
+import { CHUNK_BYTES, type FileTarget, openSink, openSource, type StdioSink, type StdioSource } from "./stdio-files.ts";
+import { StdioLogger } from "./stdio-logger.ts";
 import { parseStdio } from "./stdio-uri.ts";
 
 const SERVICE = AgentServiceDefinition.fullName;
@@ -86,9 +87,8 @@ export class Stdio {
 
   async #start(): Promise<void> {
     const { spec } = this;
-    const stdout = await this.#keep(openSink(parseStdio("stdout", spec.stdout)));
-    const stderr = spec.terminal ? undefined : await this.#keep(openSink(parseStdio("stderr", spec.stderr)));
-    this.#source = await this.#keep(openSource(parseStdio("stdin", spec.stdin)));
+    const { stdout, stderr } = await this.#openOutput();
+    this.#source = await this.#keep(openSource(parseStdio("stdin", spec.stdin) as FileTarget));
 
     const copies = [this.#copyOut("ReadStdout", stdout)];
     if (stderr !== undefined) copies.push(this.#copyOut("ReadStderr", stderr));
@@ -97,6 +97,22 @@ export class Stdio {
     if (this.#source !== undefined) void this.#copyIn(this.#source);
     // Like /dev/null: a process without stdin must not wait for input. A terminal would hang up.
     else if (!spec.terminal) void this.#sendClose(this.#detached.signal).catch((e) => this.#ended("stdin", e));
+  }
+
+  /** One logger program takes both streams; who names one for stdout names the same for stderr, or none. */
+  async #openOutput(): Promise<{ readonly stdout: StdioSink; readonly stderr: StdioSink | undefined }> {
+    const { spec } = this;
+    const [out, err] = [parseStdio("stdout", spec.stdout), parseStdio("stderr", spec.terminal ? "" : spec.stderr)];
+    if (out.kind === "logger") {
+      const { containerId, namespace = "" } = spec;
+      const logger = await this.#keep(StdioLogger.start({ ...out, containerId, namespace }));
+      return { stdout: logger.stdout, stderr: spec.terminal ? undefined : logger.stderr };
+    }
+    if (err.kind === "logger") {
+      throw new Fault("invalid_argument", `stderr "${spec.stderr}" names a program, stdout does not: name it for both`);
+    }
+    const stdout = await this.#keep(openSink(out));
+    return { stdout, stderr: spec.terminal ? undefined : await this.#keep(openSink(err)) };
   }
 
   private get spec(): StdioSpec {

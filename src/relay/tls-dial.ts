@@ -70,7 +70,7 @@ export class Dialer {
         const address = target.addresses[n % target.addresses.length];
         if (address === undefined) throw new Fault("invalid_argument", "the pod VM has no address to dial");
         const vain = performance.now() - begun;
-        const attempt = new Attempt(target, address, this.#context(target), vain * PATIENCE_SHARE);
+        const attempt = new Attempt(target, address, () => this.#context(target), vain * PATIENCE_SHARE);
         attempts.add(attempt);
         attempt.done.then(winner.resolve, (e: Error) => {
           last = e;
@@ -118,13 +118,13 @@ class Attempt {
   readonly done: Promise<DialedPeer>;
   readonly #raw: Socket;
 
-  constructor(target: DialTarget, address: string, secureContext: SecureContext, patienceMs: number) {
+  constructor(target: DialTarget, address: string, context: () => SecureContext, patienceMs: number) {
     const silentMs = Math.max(SILENT_MS, patienceMs);
     const handshakeMs = Math.max(HANDSHAKE_MS, 2 * patienceMs);
     const raw = connectTcp({ host: address, port: target.port, noDelay: true });
     const socket = connectTls({
       socket: raw,
-      secureContext,
+      secureContext: context(), // while the packets of the line before are on their way
       servername: target.serverName,
       // The caller judges: before enrolment no CA can vouch, after it the pinned key must match as well.
       rejectUnauthorized: false,

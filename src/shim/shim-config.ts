@@ -1,4 +1,5 @@
 import { type Static, Type } from "typebox";
+import { ImagesConfig } from "./images/index.ts";
 
 const seconds = 1_000;
 
@@ -43,6 +44,23 @@ export const ShimConfig = Type.Object(
       minimum: 1,
       default: 64,
       description: "Largest bind mount whose content is copied into the guest, MiB",
+    }),
+    hostPaths: Type.Array(Type.String({ pattern: "^/" }), {
+      default: [],
+      description:
+        "Directories of the node that pods may mount as hostPath: each container gets a copy at its start, changes on either side stay there",
+    }),
+    rootfs: Type.Union([Type.Literal("node"), Type.Literal("guest")], {
+      default: "node",
+      description:
+        "Root file systems of pods whose runtime class says nothing: sent by the node, or pulled by the pod VM. Confidential classes pull",
+    }),
+    images: Type.Object(ImagesConfig.properties, { additionalProperties: false, default: {} }),
+    managementDir: Type.String({
+      pattern: "^(/.*)?$",
+      default: "",
+      description:
+        "Each pod gets <dir>/<sandbox id>/shim-monitor.sock for kata-monitor and kata-runtime, which look in /run/vc/sbs; empty: none",
     }),
     guestSeccomp: Type.Boolean({
       default: true,

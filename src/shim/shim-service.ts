@@ -67,7 +67,15 @@ export interface ShimSandboxStatus {
   readonly createdAt: Date;
   readonly guestBootId: string;
   readonly guestKernel: string;
-  readonly containers: readonly { readonly id: string; readonly state: string; readonly exitCode: number }[];
+  readonly containers: readonly {
+    readonly id: string;
+    readonly state: string;
+    readonly exitCode: number;
+    /** Made by the node, or pulled in the guest. */
+    readonly rootfs: "node" | "guest";
+  }[];
+  /** How far the guest is with images that it pulls, a line for each. */
+  readonly pulls: readonly string[];
   /** ms spent in each stage of the start, in order. */
   readonly timings: readonly StageTiming[];
 }

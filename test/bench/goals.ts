@@ -32,6 +32,11 @@ const GOALS: readonly Goal[] = [
   { figure: "relay.check.rate", goal: "2 x", limit: 15_600, atLeast: true, peers: "7,800/s" },
   { figure: "tunnel.read32KiB", goal: "3 x", limit: 60, atLeast: true, peers: "20 MB/s (0.20 x its bare ttrpc)" },
   { figure: "tunnel.read1MiB", goal: "3 x", limit: 207, atLeast: true, peers: "69 MB/s (0.27 x its bare ttrpc)" },
+  { figure: "volumes.quiet100", goal: "1 % of a core", limit: 1, peers: "Rust looks every 100 ms, Go not at all" },
+  { figure: "cloud-calls.aws.create", goal: "1 x", limit: 1, peers: "1, wire contract 4.5" },
+  { figure: "cloud-calls.aws.delete", goal: "1 x", limit: 2, peers: "2, wire contract 4.5" },
+  { figure: "cloud-calls.azure.create", goal: "1 x", limit: 3, peers: "2 and a poll at least, wire contract 4.5" },
+  { figure: "cloud-calls.azure.delete", goal: "1 x", limit: 2, peers: "1 and a poll at least, wire contract 4.5" },
   { figure: "start.powerOn", goal: "1/2", limit: 5.4, peers: "10.8 to 13.6 s, TCG" },
   { figure: "start.guestRss", goal: "1 x", limit: 60, peers: "about 60 MB, agent and forwarder" },
 ];

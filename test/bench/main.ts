@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { adaptorFigures } from "./adaptor.ts";
 import { BenchScope } from "./bench-scope.ts";
+import { cloudCallFigures } from "./cloud-calls.ts";
 import { type Figure, figureLine } from "./figure.ts";
 import { compareWithGoals, goalTable } from "./goals.ts";
 import { launcherFigures } from "./launcher.ts";
@@ -13,6 +14,7 @@ import { podStartFigures } from "./pod-start.ts";
 import { relayFigures } from "./relay-process.ts";
 import { ttrpcFigures } from "./ttrpc-figures.ts";
 import { tunnelFigures } from "./tunnel.ts";
+import { volumeFigures } from "./volumes.ts";
 
 /** In the order in which they run: what needs a quiet machine most comes first. */
 const GROUPS = {
@@ -21,6 +23,8 @@ const GROUPS = {
   tunnel: { title: "agent calls: relay, TLS, forwarder in a network namespace, stub agent", measure: tunnelFigures },
   relay: { title: "agent calls as a node daemon makes them: through the relay process", measure: relayFigures },
   adaptor: { title: "adaptor with a provider that costs nothing", measure: adaptorFigures },
+  volumes: { title: "following ConfigMaps, Secrets and tokens of 100 pods", measure: volumeFigures },
+  "cloud-calls": { title: "requests to the cloud for one pod, counted at endpoints", measure: cloudCallFigures },
   start: { title: "pod start in a real VM", measure: podStartFigures },
   memory: { title: "memory of node daemon and relay process", measure: nodeMemoryFigures },
 } as const;

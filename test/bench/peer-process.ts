@@ -41,6 +41,13 @@ export class PeerProcess<Ready> implements AsyncDisposable {
     return (await answered) as number;
   }
 
+  /** Sends a signal that the peer answers when it has done what that means. */
+  async tell(name: NodeJS.Signals): Promise<unknown> {
+    const answered = answer(this.#child);
+    this.#child.kill(name);
+    return await answered;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const child = this.#child;
     if (child.exitCode !== null || child.signalCode !== null) return;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import { after, before, describe, it } from "node:test";
 import { CTR_ENV, RUNTIME } from "./harness/containerd.ts";
@@ -29,6 +30,25 @@ describe("a running task", () => {
   it("gives an exec's exit code and both of its streams", async () => {
     const outcome = await exec("e1", "sh", "-c", "echo a; echo b >&2; exit 5");
     assert.deepEqual(outcome, { code: 5, stdout: "a\n", stderr: "b\n" });
+  });
+
+  it("has the resource limits of its spec", async () => {
+    // ctr's default; the guest's own is higher.
+    assert.equal((await exec("limits", "sh", "-c", "ulimit -n")).stdout, "1024\n");
+  });
+
+  it("gives its output to a logger program", async () => {
+    const logger = join(world.folder, "logger");
+    const script = 'exec 5>&-; cat <&3 > "$2.out" & cat <&4 > "$2.err"; wait; env | grep CONTAINER > "$2.env"';
+    writeFileSync(logger, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const to = join(world.folder, "logged");
+    const uri = `binary://${logger}?to=${to}`;
+    const program = ["sh", "-c", "echo out; echo err >&2"];
+    await world.containerd.ctr(["run", "-d", "--runtime", RUNTIME, "--log-uri", uri, BUSYBOX, "logs", ...program]);
+    await until("the logger to end", 60_000, () => existsSync(`${to}.env`) && readFileSync(`${to}.env`).length > 0);
+    assert.equal(readFileSync(`${to}.out`, "utf8") + readFileSync(`${to}.err`, "utf8"), "out\nerr\n");
+    assert.match(readFileSync(`${to}.env`, "utf8"), /CONTAINER_NAMESPACE=default/);
+    await world.containerd.endTask("logs");
   });
 
   it("gives 128+n when a signal ended an exec", async () => {

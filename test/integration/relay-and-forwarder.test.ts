@@ -26,6 +26,7 @@ async function world(agent: ServiceImplementation<typeof AgentServiceDefinition>
   const forwarder = new Forwarder({
     ...{ identity, agent, treeDirectory, diskPath: fixture.dir, log: quiet },
     trees: new TreeStore({ children: new Children(), directory: treeDirectory, diskText: () => "" }),
+    images: () => Promise.reject(new Error("no image is pulled here")),
     machine: {
       setClock: () => undefined,
       setHostname: (name) => hostnames.push(name),

@@ -76,13 +76,17 @@ for (const netlink of [true, false])
       await spaces.ip("worker", "link add other type vxlan id 555000 remote 10.1.0.9 dstport 4789 nolearning");
       const target = { sandboxId: randomUUID(), netnsPath: spaces.path("pod") };
       const found = (await network.inspect(target.netnsPath, background())) ?? assert.fail();
-      const reserved = await network.reserve(target, 1, undefined, background());
+      const { written, ...reserved } = await network.reserve(target, 1, undefined, background());
+      await written;
       assert.deepEqual(reserved, { vnis: [555_001], port: 4789, workerAddress: "10.1.0.1/24", dedicated: false });
       assert.deepEqual((await network.reserve(target, 1, undefined, background())).vnis, [555_001]);
       const { workerAddress, port, dedicated } = reserved;
       const facts = { workerAddress, port, dedicated, vni: 555_001, index: 0, externalViaVm: false, podSubnets: [] };
       await forwarder(toStockNetwork(found, facts)); // may come first: neither waits for the other
-      await network.attach({ ...target, vnis: reserved.vnis }, found, ["10.1.0.2"], background());
+      const planned = await network.plan(target, found, ["10.1.0.2"], background());
+      const told = { ...target, vnis: reserved.vnis };
+      assert.deepEqual(await network.attach(told, found, ["10.1.0.2"], background()), planned, "as it was said");
+      assert.deepEqual(planned?.tunnel.vnis, reserved.vnis);
       await spaces.run("podns", "busybox", ["ping", "-c", "1", "-W", "5", "10.2.0.1"]);
       await spaces.run("worker", "busybox", ["ping", "-c", "1", "-W", "5", "10.2.0.7"]);
       await network.detach(target, background());

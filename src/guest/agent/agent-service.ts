@@ -4,15 +4,15 @@ import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { VERSION } from "../../base/version.ts";
 import type { AgentServiceDefinition } from "../../gen/agent/agent.ts";
-import { STREAM_OFFSET } from "../../guestwire/index.ts";
+import { PACKED_FILES, STREAM_OFFSET } from "../../guestwire/index.ts";
 import type { ServerCall, ServiceImplementation } from "../../ttrpc/index.ts";
 import { memoryBytes, setClock } from "../system/machine.ts";
 import type { Containers } from "./containers.ts";
-import { copyFile } from "./copy-file.ts";
 import { nameExhaustion } from "./exhaustion.ts";
 import { networkStats } from "./network-stats.ts";
 import type { OomWatch } from "./oom-watch.ts";
 import type { OutputStream } from "./output-stream.ts";
+import { copyFiles } from "./packed-files.ts";
 import type { AgentPaths } from "./paths.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { STORAGE_DRIVERS, type Storages } from "./storages.ts";
@@ -55,12 +55,12 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
         deviceHandlers: [],
         storageHandlers: [...STORAGE_DRIVERS],
         supportsSeccomp: true,
-        extraFeatures: ["seccomp"],
+        extraFeatures: [PACKED_FILES, "seccomp"],
       },
     }),
 
-    createContainer: async (request) => {
-      await containers.create(request);
+    createContainer: async (request, call) => {
+      await containers.create(request, call);
       return {};
     },
     startContainer: async ({ containerId }) => {
@@ -132,9 +132,9 @@ export function agentService(deps: AgentServiceDeps): AgentImplementation {
       return {};
     },
 
-    copyFile: async (request) => {
+    copyFile: async (request, call) => {
       try {
-        copyFile(`${paths.run}/shared/containers`, request);
+        await copyFiles(`${paths.run}/shared/containers`, request, call);
       } catch (e) {
         throw nameExhaustion(e, paths, "memory");
       }

@@ -5,15 +5,18 @@ import { Mutex } from "../../base/mutex.ts";
 import { race } from "../../base/retry.ts";
 import type { CreateContainerRequest } from "../../gen/agent/agent.ts";
 import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
+import { DIAL_PROGRAM } from "../../guestwire/index.ts";
 import type { Children } from "../system/children.ts";
 import { ConsoleSocket } from "../system/console-socket.ts";
 import { Cgroup } from "./cgroup.ts";
+import { removeCopies } from "./container-copies.ts";
 import type { Crun, CrunTarget } from "./crun.ts";
 import { nameExhaustion } from "./exhaustion.ts";
 import { GuestProcess } from "./guest-process.ts";
+import { LocalConnection } from "./local-connection.ts";
 import { ociText, processToOci, resourcesToOci, specToOci } from "./oci-json.ts";
 import type { OomWatch } from "./oom-watch.ts";
-import type { AgentPaths } from "./paths.ts";
+import { type AgentPaths, POD_NETWORK_NAMESPACE } from "./paths.ts";
 import { makePipeIo, makeTerminalIo, type ProcessIo } from "./process-io.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { initSignal, SIGKILL } from "./signals.ts";
@@ -39,6 +42,8 @@ export class Container {
   readonly #deps: ContainerDeps;
   readonly #bundle: string;
   readonly #lock = new Mutex();
+  /** Ends a creation that somebody wants removed meanwhile. */
+  readonly #given = new AbortController();
   readonly #mountPoints: string[] = [];
   readonly #processes = new Map<string, GuestProcess>();
   readonly #starting = new Set<string>();
@@ -54,8 +59,8 @@ export class Container {
     this.terminationLog = terminationLogOf(request);
   }
 
-  /** Mounts storages and sets the container up; what was done is undone when that fails. */
-  create(request: CreateContainerRequest): Promise<void> {
+  /** Pulls and mounts storages and sets the container up; what was done is undone when that fails or the pull is given up. */
+  create(request: CreateContainerRequest, call: Call): Promise<void> {
     return this.#lock.run(async () => {
       const { storages, sandbox, crun, oom } = this.#deps;
       const spec = request.OCI;
@@ -67,12 +72,13 @@ export class Container {
       }
       try {
         mkdirSync(this.#bundle, { recursive: true, mode: 0o700 });
+        const given = AbortSignal.any([call.signal, this.#given.signal]);
+        await storages.prepare(request.storages, this.id, { signal: given });
         for (const storage of request.storages) this.#mountPoints.push(storages.add(storage, this.id));
         const placement = sandbox.placementOf(this.id, spec.Root.Path, request.sandboxPidns);
-        writeFileSync(`${this.#bundle}/config.json`, ociText(specToOci(spec, placement)));
-        const init = await this.#launch(this.id, spec.Process, (target) =>
-          crun.create({ ...target, bundle: this.#bundle }),
-        );
+        const process = storages.processOf(this.id, request.storages, spec.Process);
+        writeFileSync(`${this.#bundle}/config.json`, ociText(specToOci({ ...spec, Process: process }, placement)));
+        const init = await this.#launch(this.id, process, (target) => crun.create({ ...target, bundle: this.#bundle }));
         this.#state = "created";
         sandbox.containerCreated(init.pid);
         oom.start(this.id, this.cgroup);
@@ -102,6 +108,11 @@ export class Container {
     if (this.#frozen) throw new Fault("failed_precondition", `container ${this.id} is paused: resume it first`);
     if (this.#processes.has(execId) || this.#starting.has(execId)) {
       throw new Fault("already_exists", `container ${this.id} has a process "${execId}" already`);
+    }
+    if (process.Args[0] === DIAL_PROGRAM) {
+      this.#processes.set(execId, LocalConnection.open(POD_NETWORK_NAMESPACE, process.Args[1] ?? ""));
+      this.#forgetOldest();
+      return;
     }
     this.#starting.add(execId);
     const file = `${this.#bundle}/process-${++this.#serial}.json`;
@@ -158,11 +169,13 @@ export class Container {
 
   /** Kills what runs and removes everything of the container. */
   remove(call: Call): Promise<void> {
+    this.#given.abort(new Fault("cancelled", `container ${this.id} is removed`));
     return this.#lock.run(async () => {
       if (this.#state === "removed") return;
       this.cgroup.kill();
       for (const process of this.#processes.values()) {
-        if (process.running && process === this.#processes.get(this.id)) process.signal(SIGKILL);
+        const ours = process === this.#processes.get(this.id) || process instanceof LocalConnection;
+        if (process.running && ours) process.signal(SIGKILL);
         await race(process.exited, call);
       }
       await this.#tearDown();
@@ -179,7 +192,9 @@ export class Container {
       await crun.delete(this.id);
     } finally {
       for (const mountPoint of this.#mountPoints.splice(0).reverse()) await storages.release(mountPoint);
+      storages.forget(this.id);
       rmSync(this.#bundle, { recursive: true, force: true });
+      removeCopies(this.#deps.paths, this.id);
     }
   }
 

@@ -4,6 +4,7 @@ import { checkContainerId } from "../../base/ids.ts";
 import type { CreateContainerRequest } from "../../gen/agent/agent.ts";
 import { tidyWhenQuiet } from "../system/garbage.ts";
 import { Container, type ContainerDeps } from "./container.ts";
+import { removeCopies } from "./container-copies.ts";
 
 /** The containers of this VM by id. */
 export class Containers {
@@ -15,7 +16,7 @@ export class Containers {
   }
 
   /** @throws Fault already_exists; whatever Container.create throws, leaving nothing behind */
-  async create(request: CreateContainerRequest): Promise<void> {
+  async create(request: CreateContainerRequest, call: Call): Promise<void> {
     const id = checkContainerId(request.containerId);
     if (this.#byId.has(id)) throw new Fault("already_exists", `container ${id} exists already`);
     const device = request.devices[0];
@@ -29,7 +30,7 @@ export class Containers {
     tidyWhenQuiet(); // later, then: a pod that starts has better things to do
     this.#byId.set(id, container); // now, so that a second request for the id meets it
     try {
-      await container.create(request);
+      await container.create(request, call);
     } catch (e) {
       this.#byId.delete(id);
       throw e;
@@ -44,6 +45,8 @@ export class Containers {
   }
 
   async remove(containerId: string, call: Call): Promise<void> {
+    // Of a creation that got no further than its files.
+    if (!this.#byId.has(checkContainerId(containerId))) removeCopies(this.#deps.paths, containerId);
     const container = this.get(containerId);
     await container.remove(call);
     this.#byId.delete(containerId);

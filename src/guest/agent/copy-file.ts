@@ -5,7 +5,11 @@ import {
   constants,
   ftruncateSync,
   lchownSync,
+  lstatSync,
+  mkdtempSync,
   openSync,
+  readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -24,7 +28,8 @@ const S_IFREG = 0o100000;
 /**
  * One CopyFile request: a directory, a symbolic link, or a piece of a regular file. A file is collected in `<path>.tmp`
  * and renamed when the last piece is there; offset 0 starts it anew. Nothing outside of `base` can be reached, neither by
- * `..` nor by links that a container plants in its volumes.
+ * `..` nor by links that a container plants in its volumes. A link `..data` that is made anew removes what earlier
+ * versions of that volume had.
  * @throws Fault invalid_argument for a path outside of base or through a symbolic link, or a kind of file that cannot be copied
  */
 export function copyFile(base: string, request: CopyFileRequest): void {
@@ -37,7 +42,7 @@ export function copyFile(base: string, request: CopyFileRequest): void {
   try {
     const kind = request.fileMode & S_IFMT;
     if (kind === S_IFDIR) makeDirectory(root, relative, request);
-    else if (kind === S_IFLNK) inParent(root, relative, request, (at) => makeLink(at, request));
+    else if (kind === S_IFLNK) inParent(root, relative, request, (at) => makeLink(at, base, request));
     else if (kind === S_IFREG || kind === 0) inParent(root, relative, request, (at) => writePiece(at, request));
     else
       throw new Fault(
@@ -72,11 +77,45 @@ function inParent(root: number, relative: string, request: CopyFileRequest, work
   }
 }
 
-function makeLink(path: string, request: CopyFileRequest): void {
+function makeLink(path: string, base: string, request: CopyFileRequest): void {
   rmSync(`${path}.tmp`, { force: true });
   symlinkSync(Buffer.from(request.data), `${path}.tmp`);
   lchownSync(`${path}.tmp`, request.uid, request.gid);
   renameSync(`${path}.tmp`, path);
+  if (posix.basename(path) === DATA) dropOldVersions(posix.dirname(path), base, String(Buffer.from(request.data)));
+}
+
+/** The link by which kubelet turns a volume over to a new version, the versions' directories, and links into it. */
+const DATA = "..data";
+const VERSION = /^\.\.\d{4}_\d\d_\d\d_/;
+
+/**
+ * A volume of kubelet's has a new version: what the old ones had goes, as on the node. The protocol has no call that
+ * removes anything. Whoever has a file of theirs open keeps it.
+ * Source: kubelet pkg/volume/util/atomic_writer.go.
+ */
+function dropOldVersions(volume: string, base: string, current: string): void {
+  const names = readdirSync(volume);
+  const dangling = names.filter((name) => !name.startsWith("..") && leadsNowhere(volume, name));
+  const old = names.filter((name) => VERSION.test(name) && name !== current);
+  if (dangling.length === 0 && old.length === 0) return;
+  // Moved out of the container's sight first, so that nothing in it can be turned into a way out while it is removed.
+  const bin = mkdtempSync(`${base}/.removed-`);
+  try {
+    for (const name of [...dangling, ...old]) renameSync(`${volume}/${name}`, `${bin}/${name}`);
+  } finally {
+    rmSync(bin, { recursive: true, force: true });
+  }
+}
+
+/** A link into `..data` whose first part is not there. */
+function leadsNowhere(volume: string, name: string): boolean {
+  try {
+    const target = readlinkSync(`${volume}/${name}`);
+    return target === `${DATA}/${name}` && lstatSync(`${volume}/${target}`, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false; // no link
+  }
 }
 
 function writePiece(path: string, request: CopyFileRequest): void {

@@ -1,27 +1,69 @@
-import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, openSync, rmSync, statSync } from "node:fs";
+import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, openSync, statSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Storage } from "../../gen/agent/agent.ts";
-import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import type { Process } from "../../gen/agent/oci.ts";
+import { GUEST_PULL_DRIVER, TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import type { GuestImages } from "../images/index.ts";
 import { makeDirectoryBelow } from "../system/confined.ts";
-import { mount, unmount } from "../system/mounts.ts";
+import { MS_BIND, mount, mountFlags, unmount } from "../system/mounts.ts";
+import { mountOverlayRoot } from "../system/overlay-root.ts";
 import { type AgentPaths, treePath } from "./paths.ts";
 
 interface Mounted {
   users: number;
+  /** Belongs to the pod: what an ended container has left in a volume is for the next one. */
+  readonly kept: boolean;
   readonly undo: () => Promise<void>;
 }
 
 /** Storage drivers that this agent has, as GetGuestDetails lists them. */
-export const STORAGE_DRIVERS: readonly string[] = ["ephemeral", TREE_STORAGE_DRIVER, "local"];
+export const STORAGE_DRIVERS: readonly string[] = ["ephemeral", TREE_STORAGE_DRIVER, "local", GUEST_PULL_DRIVER];
 
-/** What is mounted for containers and the sandbox, counted by mount point: several containers may share a volume. */
+/** Of root filesystems. */
+const ROOT_DRIVERS: ReadonlySet<string> = new Set([TREE_STORAGE_DRIVER, GUEST_PULL_DRIVER]);
+
+/**
+ * What is mounted for containers and the sandbox, by mount point: several containers may share a volume. Root
+ * filesystems go with their container, volumes with the pod.
+ */
 export class Storages {
   readonly #paths: AgentPaths;
+  readonly #images: () => Promise<GuestImages>;
+  /** Of containers that have asked for an image. */
+  readonly #ready = new Map<string, GuestImages>();
   readonly #mounted = new Map<string, Mounted>();
+  #serial = 0;
 
-  constructor(paths: AgentPaths) {
+  /** @param images asked for with the first image that is to be pulled */
+  constructor(paths: AgentPaths, images: () => Promise<GuestImages>) {
     this.#paths = paths;
+    this.#images = images;
+  }
+
+  /**
+   * What has to happen before `add`, and takes time: pulls images. Until `forget`.
+   * @throws Fault saying why an image was not pulled
+   */
+  async prepare(storages: readonly Storage[], owner: string, call: Call): Promise<void> {
+    for (const storage of storages) {
+      if (storage.driver !== GUEST_PULL_DRIVER) continue;
+      const images = await this.#images();
+      await images.prepare(storage, owner, call);
+      this.#ready.set(owner, images);
+    }
+  }
+
+  /** What a container runs: the pod's own, whose image is part of the guest, does not run the node's. */
+  processOf(owner: string, storages: readonly Storage[], process: Process): Process {
+    return this.#ready.get(owner)?.processOf(storages, process) ?? process;
+  }
+
+  /** Images of a container are needed no more. Repeatable. */
+  forget(owner: string): void {
+    this.#ready.get(owner)?.release(owner);
+    this.#ready.delete(owner);
   }
 
   /**
@@ -35,14 +77,15 @@ export class Storages {
       mounted.users += 1;
       return mountPoint;
     }
-    this.#mounted.set(mountPoint, { users: 1, undo: this.#mount(storage, mountPoint, owner) });
+    const undo = this.#mount(storage, mountPoint, owner);
+    this.#mounted.set(mountPoint, { users: 1, kept: !ROOT_DRIVERS.has(storage.driver), undo });
     return mountPoint;
   }
 
-  /** Undoes the mount with its last user. An unknown mount point is no error. */
+  /** Undoes the mount with its last user, unless it is a volume of the pod. An unknown mount point is no error. */
   async release(mountPoint: string): Promise<void> {
     const mounted = this.#mounted.get(mountPoint);
-    if (mounted === undefined) return;
+    if (mounted === undefined || mounted.kept) return;
     mounted.users -= 1;
     if (mounted.users > 0) return;
     this.#mounted.delete(mountPoint);
@@ -75,6 +118,8 @@ export class Storages {
         return this.#local(storage, mountPoint);
       case TREE_STORAGE_DRIVER:
         return this.#tree(storage, mountPoint, owner);
+      case GUEST_PULL_DRIVER:
+        return this.#rootOver(this.#imageOf(owner).lowerDirectories(owner), storage, mountPoint, owner);
       default:
         throw new Fault(
           "invalid_argument",
@@ -97,16 +142,30 @@ export class Storages {
     return async () => unmount(mountPoint);
   }
 
-  /** A plain directory that the containers of the pod share. */
+  /** A directory that the containers of the pod share: on the guest's disk, or in another volume (a part of it). */
   #local(storage: Storage, mountPoint: string): () => Promise<void> {
     const option = storage.options.find((o) => o.startsWith("mode="));
     const mode = option === undefined ? 0o755 : Number.parseInt(option.slice(5), 8);
     if (!(mode >= 0 && mode <= 0o7777))
       throw new Fault("invalid_argument", `storage option "${option}" is not an octal mode`);
-    this.#makeMountPoint(mountPoint, mode);
     const group = groupOf(storage);
-    if (group !== undefined) giveToGroup(mountPoint, group);
-    return () => rm(mountPoint, { recursive: true, force: true });
+    if ([...this.#mounted.keys()].some((volume) => mountPoint.startsWith(`${volume}/`))) {
+      // Containers made a file of that name: it is what they mean.
+      if (existsSync(mountPoint) && !statSync(mountPoint).isDirectory()) return async () => undefined;
+      this.#makeMountPoint(mountPoint, mode, group);
+      return async () => undefined;
+    }
+    this.#serial += 1;
+    const place = `${this.#paths.disk}/volumes/${this.#serial}`;
+    mkdirSync(place, { recursive: true });
+    chmodSync(place, mode);
+    if (group !== undefined) giveToGroup(place, group);
+    this.#makeMountPoint(mountPoint, 0o755);
+    mountFlags(place, mountPoint, null, MS_BIND, null);
+    return async () => {
+      unmount(mountPoint);
+      await rm(place, { recursive: true, force: true });
+    };
   }
 
   /** The root filesystem of one container: its own changes over a tree that containers share. */
@@ -115,35 +174,46 @@ export class Storages {
     if (!existsSync(lower)) {
       throw new Fault("not_found", `root filesystem tree "${storage.source}" was not sent to this pod VM`);
     }
+    return this.#rootOver([lower], storage, mountPoint, owner);
+  }
+
+  #imageOf(owner: string): GuestImages {
+    const images = this.#ready.get(owner);
+    if (images !== undefined) return images;
+    throw new Fault(
+      "invalid_argument",
+      `storage driver "${GUEST_PULL_DRIVER}" is for a container's root file system only`,
+    );
+  }
+
+  #rootOver(lower: readonly string[], storage: Storage, mountPoint: string, owner: string): () => Promise<void> {
     const own = `${this.#paths.disk}/containers/${owner}`;
-    rmSync(own, { recursive: true, force: true });
-    mkdirSync(`${own}/work`, { recursive: true });
-    mkdirSync(`${own}/upper`);
-    const root = statSync(lower); // the root directory shows the attributes of its uppermost layer
-    chownSync(`${own}/upper`, root.uid, root.gid);
-    chmodSync(`${own}/upper`, root.mode & 0o7777);
     this.#makeMountPoint(mountPoint, 0o755);
-    // volatile: fsync of container data only costs time, since the disk does not outlive the VM.
-    const layers = `lowerdir=${lower},upperdir=${own}/upper,workdir=${own}/work,volatile`;
-    mount("overlay", mountPoint, "overlay", [...storage.options, layers]);
+    mountOverlayRoot({ lower, own, mountPoint, options: storage.options });
     return async () => {
       unmount(mountPoint);
       await rm(own, { recursive: true, force: true }); // a container may have written very many files: not all at once
     };
   }
 
-  #makeMountPoint(mountPoint: string, mode: number): void {
+  #makeMountPoint(mountPoint: string, mode: number, group?: number): void {
     const base = this.#paths.run;
     if (!mountPoint.startsWith(`${base}/`) || mountPoint.split("/").includes("..")) {
       throw new Fault("invalid_argument", `storage mount point "${mountPoint}" is not below ${base}`);
     }
     const root = openSync(base, "r");
     try {
-      closeSync(makeDirectoryBelow(root, mountPoint.slice(base.length + 1), 0o755));
+      const made = makeDirectoryBelow(root, mountPoint.slice(base.length + 1), 0o755);
+      try {
+        // By its descriptor: containers may change the way to it.
+        chmodSync(`/proc/self/fd/${made}`, mode);
+        if (group !== undefined) giveToGroup(`/proc/self/fd/${made}`, group);
+      } finally {
+        closeSync(made);
+      }
     } finally {
       closeSync(root);
     }
-    chmodSync(mountPoint, mode);
   }
 }
 

@@ -2,7 +2,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import {
   AgentServiceDefinition,
-  type CopyFileRequest,
+  CopyFileRequest,
   CreateContainerRequest,
   CreateSandboxRequest,
   type GuestDetailsResponse,
@@ -10,9 +10,17 @@ import {
 } from "../../gen/agent/agent.ts";
 import { HealthCheckResponse_ServingStatus, HealthDefinition } from "../../gen/agent/health.ts";
 import type { LinuxResources, Process } from "../../gen/agent/oci.ts";
-import { KEEP_KEY } from "../../relay/index.ts";
-import { type CallOptions, createClient, type ServiceClient, type UnaryCaller } from "../../ttrpc/index.ts";
+import { PACKED_FILES } from "../../guestwire/index.ts";
+import { KEEP_KEY, STREAM_OFFSET } from "../../relay/index.ts";
+import {
+  type CallOptions,
+  createClient,
+  type Metadata,
+  type ServiceClient,
+  type UnaryCaller,
+} from "../../ttrpc/index.ts";
 import { agentFault } from "./agent-fault.ts";
+import { FilePacker } from "./file-packer.ts";
 
 export interface AgentDeps {
   /** `relay.guest(id)` */
@@ -22,6 +30,10 @@ export interface AgentDeps {
   /** Budget of CreateContainer, ms. */
   readonly createContainerTimeoutMs: number;
 }
+
+/** Largest piece of a stream that is asked for. */
+const CHUNK_BYTES = 128 * 1024;
+const at = (offset: number): Metadata => [[STREAM_OFFSET, String(offset)]];
 
 /** A process in the guest; `execId` equals the container's id for its first process. */
 export interface ProcessRef {
@@ -38,6 +50,7 @@ export class Agent {
   readonly #deps: AgentDeps;
   readonly #agent: ServiceClient<typeof AgentServiceDefinition>;
   readonly #health: ServiceClient<typeof HealthDefinition>;
+  #packer: FilePacker | undefined;
 
   constructor(deps: AgentDeps) {
     this.#deps = deps;
@@ -111,6 +124,31 @@ export class Agent {
     );
   }
 
+  /** Output of a process that nobody else reads, from an offset on; none at its end. */
+  async readOutput(ref: ProcessRef, offset: number, call: Call): Promise<Uint8Array> {
+    const { data } = await this.#run("give output", ref.containerId, () =>
+      this.#agent.readStdout({ ...ref, len: CHUNK_BYTES }, { signal: call.signal, metadata: at(offset) }),
+    );
+    return data;
+  }
+
+  /** All of `data` is taken when it resolves. */
+  async writeInput(ref: ProcessRef, data: Uint8Array, offset: number, call: Call): Promise<void> {
+    for (let done = 0; done < data.length; ) {
+      const rest = Buffer.from(data.buffer, data.byteOffset + done, data.length - done);
+      const options = { signal: call.signal, metadata: at(offset + done) };
+      const { len } = await this.#run("take input", ref.containerId, () =>
+        this.#agent.writeStdin({ ...ref, data: rest }, options),
+      );
+      if (len === 0) throw new Fault("unavailable", "the guest took no input");
+      done += len;
+    }
+  }
+
+  async closeInput(ref: ProcessRef, call: Call): Promise<void> {
+    await this.#run("close input", ref.containerId, () => this.#agent.closeStdin({ ...ref }, this.#options(call)));
+  }
+
   async resize(ref: ProcessRef, row: number, column: number, call: Call): Promise<void> {
     await this.#run(`resize the terminal of container ${ref.containerId}`, ref.containerId, () =>
       this.#agent.ttyWinResize({ ...ref, row, column }, this.#options(call)),
@@ -141,7 +179,21 @@ export class Agent {
     );
   }
 
+  /** From now on small files that are sent at the same time go together: the guest says that it takes that (PACKED_FILES). */
+  packFiles(): void {
+    this.#packer ??= new FilePacker((pack, files, call) =>
+      this.#run(`take ${files} files`, "", async () => {
+        const options = this.#options(call);
+        await this.#agent.copyFile(CopyFileRequest.fromPartial({ data: pack }), {
+          ...options,
+          metadata: [...(options.metadata ?? []), [PACKED_FILES, "1"]],
+        });
+      }),
+    );
+  }
+
   async copyFile(request: CopyFileRequest, call: Call): Promise<void> {
+    if (this.#packer?.takes(request)) return this.#packer.add(request, call);
     await this.#run(`take the file ${request.path}`, "", () => this.#agent.copyFile(request, this.#options(call)));
   }
 
@@ -160,6 +212,28 @@ export class Agent {
       this.#agent.getDiagnosticData(request, this.#options(call)),
     );
     return data;
+  }
+
+  /** Prometheus text. */
+  async metrics(call: Call): Promise<string> {
+    const { metrics } = await this.#run("tell its metrics", "", () => this.#agent.getMetrics({}, this.#options(call)));
+    return metrics;
+  }
+
+  /** As iptables-save prints them. */
+  async ipTables(isIpv6: boolean, call: Call): Promise<Uint8Array> {
+    const { data } = await this.#run("tell its iptables rules", "", () =>
+      this.#agent.getIPTables({ isIpv6 }, this.#options(call)),
+    );
+    return data;
+  }
+
+  /** @returns what iptables-restore said */
+  async setIpTables(isIpv6: boolean, data: Buffer, call: Call): Promise<Uint8Array> {
+    const answer = await this.#run("set iptables rules", "", () =>
+      this.#agent.setIPTables({ isIpv6, data }, this.#options(call)),
+    );
+    return answer.data;
   }
 
   #options(call: Call, timeoutMs = this.#deps.timeoutMs): CallOptions {

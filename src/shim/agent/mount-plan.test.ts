@@ -3,13 +3,18 @@ import { describe, it } from "node:test";
 import { planMounts, type SourceFacts } from "./mount-plan.ts";
 import type { OciMount } from "./oci-spec.ts";
 
-const DIRECTORY: SourceFacts = { kind: "directory", filesystem: "other", setgid: undefined };
+const DIRECTORY: SourceFacts = {
+  kind: "directory",
+  filesystem: "other",
+  setgid: undefined,
+  realPath: "/srv/conf",
+};
 
-function plan(mount: OciMount, facts: Partial<SourceFacts> | null = {}) {
+function plan(mount: OciMount, facts: Partial<SourceFacts> | null = {}, hostPaths?: string[]) {
   return planMounts({
-    containerId: "c1",
-    sandboxContainerId: "pod",
+    owner: { containerId: "c1", sandboxContainerId: "pod", podUid: "u" },
     mounts: [mount],
+    hostPaths,
     facts: async () => (facts === null ? undefined : { ...DIRECTORY, ...facts }),
     origin: "config.json",
   });
@@ -57,14 +62,14 @@ describe("mounts", () => {
   });
 
   it("that are an emptyDir in memory are one in the guest", async () => {
-    const { mounts, storages } = await plan(bind(EMPTY_DIR), { filesystem: "tmpfs", setgid: 2000 });
+    const { mounts, storages } = await plan(bind(EMPTY_DIR), { filesystem: "tmpfs", tmpfsBytes: 4096, setgid: 2000 });
     const [storage] = storages;
     assert.deepEqual(
       [storage?.driver, storage?.fstype, storage?.options, storage?.mountPoint, mounts[0]?.source],
       [
         "ephemeral",
         "tmpfs",
-        ["fsgid=2000"],
+        ["fsgid=2000", "mode=0777", "size=4096"],
         "/run/kata-containers/sandbox/ephemeral/cache",
         "/run/kata-containers/sandbox/ephemeral/cache",
       ],
@@ -78,6 +83,71 @@ describe("mounts", () => {
       ["local", ["mode=0777"], "/run/kata-containers/shared/containers/pod/rootfs/local/cache"],
     );
   });
+
+  it("of a part of an emptyDir are that part of the one that the pod shares", async () => {
+    const source = "/k/pods/u/volume-subpaths/cache/app/0";
+    const disk = await plan(bind(source), { origin: `${EMPTY_DIR}/a/b` });
+    const shared = "/run/kata-containers/shared/containers/pod/rootfs/local/cache";
+    assert.deepEqual(
+      disk.storages.map((s) => [s.driver, s.mountPoint]),
+      [
+        ["local", shared],
+        ["local", `${shared}/a/b`],
+      ],
+    );
+    assert.equal(disk.mounts[0]?.source, `${shared}/a/b`);
+    const memory = await plan(bind(source), { origin: `${EMPTY_DIR}/a`, filesystem: "tmpfs" });
+    assert.deepEqual(
+      memory.storages.map((s) => s.driver),
+      ["ephemeral", "local"],
+    );
+  });
+
+  for (const [what, source, origin, role] of [
+    ["a ConfigMap", "/k/pods/u/volumes/kubernetes.io~configmap/c", undefined, "followed"],
+    ["a Secret", "/k/pods/u/volumes/kubernetes.io~secret/c", undefined, "followed"],
+    ["a projected volume", "/k/pods/u/volumes/kubernetes.io~projected/c", undefined, "followed"],
+    ["the downward API", "/k/pods/u/volumes/kubernetes.io~downward-api/c", undefined, "followed"],
+    [
+      "a key of a ConfigMap",
+      "/k/pods/u/volume-subpaths/c/app/1",
+      "/k/pods/u/volumes/kubernetes.io~configmap/c/..1/key",
+      "once",
+    ],
+    ["/etc/hosts of kubelet", "/k/pods/u/etc-hosts", undefined, "once"],
+    ["the termination message", "/k/pods/u/containers/app/1a2b3c4d", undefined, "termination-log"],
+    ["resolv.conf of the runtime", "/c/sandboxes/0123456789ab/resolv.conf", undefined, "once"],
+  ] as const) {
+    it(`of ${what} need no permission: ${role}`, async () => {
+      const owner = { containerId: "c1", sandboxContainerId: "0123456789ab", podUid: "u" };
+      const facts = { ...DIRECTORY, realPath: source, ...(origin === undefined ? {} : { origin }) };
+      const { copies } = await planMounts({
+        ...{ owner, mounts: [bind(source)], hostPaths: [], origin: "config.json" },
+        facts: async () => facts,
+      });
+      assert.deepEqual(
+        copies.map((c) => [c.role, c.source]),
+        [[role, source]],
+      );
+    });
+  }
+
+  for (const [what, source, facts] of [
+    ["hostPath", "/srv/conf", {}],
+    ["a hostPath that is a link out of what is allowed", "/opt/link", { realPath: "/etc" }],
+    ["a Secret of another pod", "/k/pods/other/volumes/kubernetes.io~secret/c", {}],
+    ["a persistent volume", "/k/pods/u/volumes/kubernetes.io~csi/pvc-1/mount", {}],
+    ["a part of a persistent volume", "/k/pods/u/volume-subpaths/pv/app/0", { origin: "/k/pods/u/volumes/x~y/pv/d" }],
+  ] as const) {
+    it(`of ${what} are refused by name unless the node's configuration lists it`, async () => {
+      const asked = { realPath: source, ...facts };
+      await assert.rejects(plan(bind(source), asked, ["/opt"]), {
+        code: "failed_precondition",
+        message: new RegExp(`mounts\\[0\\]\\.source = "${source}": .*shim\\.hostPaths`),
+      });
+      assert.equal((await plan(bind(source), asked, ["/srv", "/opt", "/etc", "/k"])).copies[0]?.role, "once");
+    });
+  }
 
   for (const [what, mount, facts, message] of [
     [

@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { Storage } from "../../gen/agent/agent.ts";
 import { guestCopyPath, guestLocalDir, SANDBOX_EPHEMERAL, SANDBOX_SHM } from "./guest-paths.ts";
+import { type MountOwner, sourceRole } from "./mount-source.ts";
 import type { OciMount } from "./oci-spec.ts";
 import { refusalFault } from "./refuse-unsupported.ts";
 
@@ -9,8 +10,14 @@ export interface SourceFacts {
   readonly kind: "file" | "directory" | "block" | "character" | "fifo" | "socket";
   /** What is mounted there, as far as it matters. */
   readonly filesystem: "tmpfs" | "hugetlbfs" | "other";
+  /** Size of the file system, bytes; of a tmpfs. */
+  readonly tmpfsBytes?: number;
   /** Group of the directory, when files below shall get it (setgid). */
   readonly setgid: number | undefined;
+  /** Where symbolic links on the way lead to. */
+  readonly realPath: string;
+  /** Of a subPath that kubelet has mounted: where its files lie. */
+  readonly origin?: string;
 }
 
 export interface MountPlan {
@@ -28,19 +35,20 @@ export interface MountCopy {
   readonly source: string;
   readonly destination: string;
   readonly guestPath: string;
+  /** "followed": changes on the node are carried into the guest; "termination-log": comes back at the container's end. */
+  readonly role: "once" | "followed" | "termination-log";
 }
 
 export interface MountPlanInput {
-  readonly containerId: string;
-  /** Id of the pod's sandbox container: names what the pod's containers share. */
-  readonly sandboxContainerId: string;
+  readonly owner: MountOwner;
   readonly mounts: readonly OciMount[];
   /** undefined = there is no such path. */
   readonly facts: (source: string) => Promise<SourceFacts | undefined>;
+  /** Directories of the node that containers may get a copy of; undefined = every one. */
+  readonly hostPaths: readonly string[] | undefined;
   readonly origin: string;
 }
 
-const EMPTY_DIR = "/kubernetes.io~empty-dir/";
 /** File systems that a container's runtime makes without anything from outside. */
 const SELF_MADE = new Set(["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"]);
 const HOST_TREES = ["/proc", "/sys", "/dev"];
@@ -63,20 +71,51 @@ export async function planMounts(input: MountPlanInput): Promise<MountPlan> {
     } else if (posix.normalize(mount.destination) === "/dev/shm") {
       mounts.push({ ...mount, type: "bind", source: SANDBOX_SHM, options: ["rbind"] });
     } else {
-      const source = posix.normalize(mount.source ?? "");
-      const facts = await sourceFacts(source, field, input);
-      const storage = emptyDirStorage(source, facts, input.sandboxContainerId);
-      if (storage !== undefined) {
-        storages.push(storage);
-        mounts.push({ ...mount, source: storage.mountPoint });
-      } else {
-        const guestPath = guestCopyPath(input.containerId, mount.destination);
-        copies.push({ field, source, destination: mount.destination, guestPath });
-        mounts.push({ ...mount, source: guestPath });
-      }
+      const placed = await place(mount, field, input);
+      storages.push(...placed.storages);
+      copies.push(...placed.copies);
+      mounts.push({ ...mount, source: placed.source });
     }
   }
   return { mounts, storages, copies };
+}
+
+interface Placed {
+  /** In the guest. */
+  readonly source: string;
+  readonly storages: readonly Storage[];
+  readonly copies: readonly MountCopy[];
+}
+
+async function place(mount: OciMount, field: string, input: MountPlanInput): Promise<Placed> {
+  const { owner } = input;
+  const source = posix.normalize(mount.source ?? "");
+  const facts = await sourceFacts(source, field, input);
+  const role = sourceRole(source, facts.origin, owner);
+  if (role.kind === "empty-dir" && (facts.kind === "directory" || role.below !== "")) {
+    const volume = role.dir === source ? facts : await input.facts(role.dir);
+    const storages = emptyDirStorages(role, volume ?? facts, owner.sandboxContainerId);
+    const [whole] = storages;
+    return { source: posix.join(whole.mountPoint, role.below), storages, copies: [] };
+  }
+  if (role.kind === "host") checkHostPath(facts, source, field, input);
+  const guestPath = guestCopyPath(owner.containerId, mount.destination);
+  const copyRole = role.kind === "followed" || role.kind === "termination-log" ? role.kind : "once";
+  const copy = { field, source, destination: mount.destination, guestPath, role: copyRole } as const;
+  return { source: guestPath, storages: [], copies: [copy] };
+}
+
+/** What the node has besides the pod's own files is copied only where the node's configuration says so. */
+function checkHostPath(facts: SourceFacts, source: string, field: string, input: MountPlanInput): void {
+  const allowed = input.hostPaths;
+  if (allowed === undefined) return;
+  const within = (path: string): boolean =>
+    allowed.some((dir) => path === dir || path.startsWith(dir.endsWith("/") ? dir : `${dir}/`));
+  if (within(source) && within(facts.realPath)) return;
+  const remedy =
+    "it is no volume that can follow the pod into its VM (hostPath and persistent volumes stay on the node); " +
+    "use a ConfigMap, Secret, emptyDir or the image, or list its directory in shim.hostPaths of the node's configuration to have a copy made at each start";
+  throw refusalFault([{ field: `${field}.source`, value: source, remedy }], input.origin);
 }
 
 function isBind(mount: OciMount): boolean {
@@ -111,28 +150,34 @@ async function sourceFacts(source: string, field: string, input: MountPlanInput)
   return facts;
 }
 
-/** emptyDirs start empty and belong to the pod: the guest makes them, in memory or on its disk. */
-function emptyDirStorage(source: string, facts: SourceFacts, sandboxContainerId: string): Storage | undefined {
-  const at = source.indexOf(EMPTY_DIR);
-  if (at < 0 || facts.kind !== "directory") return undefined;
-  const name = source.slice(at + EMPTY_DIR.length);
-  // A subPath lies below the emptyDir, is not empty by definition and is copied like any other tree.
-  if (name.includes("/") || name === "") return undefined;
+/**
+ * emptyDirs start empty and belong to the pod: the guest makes them, in memory or on its disk. A part of one (subPath)
+ * is made in it.
+ */
+function emptyDirStorages(
+  volume: { readonly name: string; readonly below: string },
+  facts: SourceFacts,
+  sandboxContainerId: string,
+): readonly [Storage, ...Storage[]] {
   const fsgid = facts.setgid === undefined ? [] : [`fsgid=${facts.setgid}`];
-  if (facts.filesystem === "tmpfs") {
-    return Storage.fromPartial({
-      driver: "ephemeral",
-      source: "tmpfs",
-      fstype: "tmpfs",
-      options: fsgid,
-      mountPoint: `${SANDBOX_EPHEMERAL}/${name}`,
+  const local = (mountPoint: string): Storage =>
+    Storage.fromPartial({
+      driver: "local",
+      source: "local",
+      fstype: "local",
+      options: ["mode=0777", ...fsgid],
+      mountPoint,
     });
-  }
-  return Storage.fromPartial({
-    driver: "local",
-    source: "local",
-    fstype: "local",
-    options: ["mode=0777", ...fsgid],
-    mountPoint: guestLocalDir(sandboxContainerId, name),
-  });
+  const size = facts.tmpfsBytes === undefined ? [] : [`size=${facts.tmpfsBytes}`];
+  const whole =
+    facts.filesystem === "tmpfs"
+      ? Storage.fromPartial({
+          driver: "ephemeral",
+          source: "tmpfs",
+          fstype: "tmpfs",
+          options: [...fsgid, "mode=0777", ...size],
+          mountPoint: `${SANDBOX_EPHEMERAL}/${volume.name}`,
+        })
+      : local(guestLocalDir(sandboxContainerId, volume.name));
+  return volume.below === "" ? [whole] : [whole, local(posix.join(whole.mountPoint, volume.below))];
 }

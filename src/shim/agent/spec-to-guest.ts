@@ -13,6 +13,8 @@ export interface GuestSpecOptions {
   readonly rootPath: string;
   /** Mounts as they shall be in the guest (planMounts). */
   readonly mounts: readonly OciMount[];
+  /** Where the container writes its last words. */
+  readonly terminationLog?: string | undefined;
   /** The agent can apply seccomp profiles and may. */
   readonly seccomp: boolean;
 }
@@ -25,6 +27,8 @@ export interface GuestSpec {
 
 const BUNDLE_PATH = "io.katacontainers.pkg.oci.bundle_path";
 const CONTAINER_TYPE = "io.katacontainers.pkg.oci.container_type";
+/** By it the agent knows which file GetDiagnosticData reads. containerd passes kubelet's on only where it is told to. */
+const TERMINATION_LOG = "io.kubernetes.container.terminationMessagePath";
 const NETNS = "nerdctl/network-namespace";
 const HOST_ONLY_ANNOTATIONS = new Set([
   "io.katacontainers.config.hypervisor.cc_init_data",
@@ -78,6 +82,7 @@ function annotations(spec: OciSpec, options: GuestSpecOptions): Record<string, s
   const result: Record<string, string> = Object.fromEntries(kept);
   result[BUNDLE_PATH] = options.bundle;
   result[CONTAINER_TYPE] = options.containerType;
+  if (options.terminationLog !== undefined) result[TERMINATION_LOG] ??= options.terminationLog;
   const netns = networkNamespacePath(spec);
   if (options.containerType !== "pod_container" && netns !== "") result[NETNS] = netns;
   return result;

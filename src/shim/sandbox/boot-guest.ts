@@ -4,12 +4,14 @@ import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { Storage } from "../../gen/agent/agent.ts";
+import { PACKED_FILES } from "../../guestwire/index.ts";
 import type { PodNetns, PodNetwork, PodNetworkPlan } from "../../podnetwork/index.ts";
 import type { GuestFacts, Relay } from "../../relay/index.ts";
 import { type Agent, SANDBOX_SHM } from "../agent/index.ts";
 import type { Hypervisor, VmAddress } from "../hypervisor/index.ts";
 import type { ShimConfig } from "../shim-config.ts";
 import type { ShimSandboxStatus } from "../shim-service.ts";
+import type { NodeFiles } from "../volumes/index.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
 import type { SandboxState, SandboxStateStore } from "./sandbox-state.ts";
 import { podSize } from "./sizing.ts";
@@ -22,6 +24,7 @@ export interface BootDeps {
   readonly podNetwork?: PodNetwork | undefined;
   readonly config: ShimConfig;
   readonly states: SandboxStateStore;
+  readonly files: NodeFiles;
   readonly agent: Agent;
   readonly record: SandboxState;
   readonly pod: ShimSandboxStatus["pod"];
@@ -33,6 +36,7 @@ export interface BootDeps {
 export interface BootedGuest {
   readonly facts: GuestFacts;
   readonly supportsSeccomp: boolean;
+  readonly packsFiles: boolean;
 }
 
 /** Source: Linux default size that container runtimes give /dev/shm. */
@@ -57,7 +61,7 @@ export async function bootGuest(deps: BootDeps, prepared: PreparedContainer, cal
   stopwatch.mark("address");
   const plan = netns === undefined ? undefined : await attachNetwork(deps, netns, address, call);
   const facts = await connect(deps, prepared, address, plan, call);
-  const supportsSeccomp = await handshake(deps, prepared, call);
+  const features = await handshake(deps, prepared, call);
   stopwatch.mark("sandbox");
   // Only the backend's record becomes nicer by it; the pod runs already.
   deps.hypervisor
@@ -65,7 +69,7 @@ export async function bootGuest(deps: BootDeps, prepared: PreparedContainer, cal
     .catch((err: unknown) =>
       deps.log.warn({ err, sandbox: deps.record.sandboxId }, "backend not told that the agent answered"),
     );
-  return { facts, supportsSeccomp };
+  return { facts, ...features };
 }
 
 async function createVm(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<void> {
@@ -156,7 +160,7 @@ async function connect(
 }
 
 /** Source: reference §2.3, rows for remote. */
-async function handshake(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<boolean> {
+async function handshake(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<Omit<BootedGuest, "facts">> {
   const { agent, record } = deps;
   const { policy } = prepared.overrides;
   return await stage("set the pod up in its VM", async () => {
@@ -166,14 +170,15 @@ async function handshake(deps: BootDeps, prepared: PreparedContainer, call: Call
       {
         hostname: hostname(prepared),
         dns: await resolvConf(prepared),
-        storages: [await shmStorage(prepared)],
+        storages: [await shmStorage(prepared, deps.files)],
         sandboxPidns: false,
         sandboxId: record.id,
       },
       call,
     );
     const details = await agent.guestDetails(call);
-    return details.agentDetails?.supportsSeccomp ?? false;
+    const { supportsSeccomp = false, extraFeatures = [] } = details.agentDetails ?? {};
+    return { supportsSeccomp, packsFiles: extraFeatures.includes(PACKED_FILES) };
   });
 }
 
@@ -190,9 +195,9 @@ async function resolvConf(prepared: PreparedContainer): Promise<string[]> {
   return (await readFile(source, "utf8")).split("\n").filter((line) => line !== "");
 }
 
-async function shmStorage(prepared: PreparedContainer): Promise<Storage> {
+async function shmStorage(prepared: PreparedContainer, files: NodeFiles): Promise<Storage> {
   const shm = prepared.spec.mounts?.find((m) => m.destination === "/dev/shm");
-  const bytes = shm?.source?.startsWith("/") ? await tmpfsSize(shm.source) : undefined;
+  const bytes = shm?.source?.startsWith("/") ? await tmpfsSize(files.reach(shm.source)) : undefined;
   return Storage.fromPartial({
     driver: "ephemeral",
     source: "shm",

@@ -1,4 +1,5 @@
 import { type Static, Type } from "typebox";
+import { VolumeRecord } from "../volumes/index.ts";
 
 const closed = { additionalProperties: false } as const;
 
@@ -60,6 +61,10 @@ export const ContainerRecord = Type.Object(
     stdio: StdioRecord,
     /** File of the node that gets the termination message. */
     messageFile: Type.Optional(Type.String()),
+    /** Where its root file system came from. Absent in records of earlier versions: the node. */
+    rootfs: Type.Optional(Type.Union([Type.Literal("node"), Type.Literal("guest")])),
+    /** What is carried on while it lives. Absent in records of earlier versions. */
+    volumes: Type.Optional(Type.Array(VolumeRecord)),
     paused: Type.Boolean(),
     /** TaskRequest.key of the last Pause or Resume. */
     pauseKey: Type.Optional(Type.String()),

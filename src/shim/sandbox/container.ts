@@ -5,6 +5,13 @@ import { Fault } from "../../base/fault.ts";
 import { Mutex } from "../../base/mutex.ts";
 import { race } from "../../base/retry.ts";
 import { OciProcess, type OciResources, parseOci, processToProto, resourcesToProto } from "../agent/index.ts";
+import {
+  ContainerVolumes,
+  type CopyLimits,
+  type NodeFiles,
+  type VolumeRecord,
+  type VolumeWatch,
+} from "../volumes/index.ts";
 import type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
 import type { ContainerRecord } from "./container-record.ts";
 import { type EncodedStats, encodeStats } from "./container-stats.ts";
@@ -22,12 +29,17 @@ export interface ContainerFacts {
   readonly save: () => Promise<void>;
   /** File of the node that gets the termination message. */
   readonly messageFile: string | undefined;
+  /** Where its root file system came from. */
+  readonly rootfs: "node" | "guest";
+  /** Volumes that it has a copy of, as they are in the guest now. */
+  readonly volumes: readonly VolumeRecord[];
 }
 
-export function containerFacts(prepared: PreparedContainer): ContainerFacts {
-  const { request, role } = prepared;
+export function containerFacts(prepared: PreparedContainer, volumes: readonly VolumeRecord[]): ContainerFacts {
+  const { request, role, root } = prepared;
   const { id, stdio, emit, save } = request;
-  return { id, role, stdio, emit, save, messageFile: terminationMessageFile(prepared) };
+  const messageFile = terminationMessageFile(prepared);
+  return { id, role, stdio, emit, save, messageFile, rootfs: root.kind, volumes };
 }
 
 interface Exec {
@@ -41,6 +53,9 @@ interface Exec {
 const FORCE_DELETE_MS = 10_000;
 
 export interface ContainerDeps extends Omit<GuestProcessDeps, "onExit" | "beforeExit" | "save"> {
+  readonly volumeWatch: VolumeWatch;
+  readonly files: NodeFiles;
+  readonly copyLimits: CopyLimits;
   /** Its first process ended: the pod goes down with its sandbox container. */
   readonly onEnd: (container: Container, exit: Exit) => void;
 }
@@ -55,6 +70,7 @@ export class Container {
   readonly #deps: ContainerDeps;
   readonly #facts: ContainerFacts;
   readonly #execs = new Map<string, Exec>();
+  readonly #volumes: ContainerVolumes;
   readonly #turn = new Mutex();
   #paused = false;
   #pauseKey: string | undefined;
@@ -66,6 +82,11 @@ export class Container {
     this.role = facts.role;
     this.#facts = facts;
     this.#deps = deps;
+    const { save } = facts;
+    this.#volumes = new ContainerVolumes(facts.volumes, {
+      ...{ watch: deps.volumeWatch, files: deps.files, agent: deps.agent, limits: deps.copyLimits, life: deps.life },
+      ...{ save, log: deps.log.child({ container: facts.id }) },
+    });
     this.init = new GuestProcess({ containerId: this.id, execId: this.id }, facts.stdio, {
       ...deps,
       save: facts.save,
@@ -76,11 +97,13 @@ export class Container {
 
   /** For the next daemon. */
   get record(): ContainerRecord {
-    const { role, stdio, messageFile } = this.#facts;
+    const { role, stdio, messageFile, rootfs } = this.#facts;
     return {
       role: { ...role, pod: { ...role.pod } },
       stdio: { ...stdio },
       ...(messageFile === undefined ? {} : { messageFile }),
+      rootfs,
+      volumes: this.#volumes.records,
       paused: this.#paused,
       ...(this.#pauseKey === undefined ? {} : { pauseKey: this.#pauseKey }),
       init: this.init.record,
@@ -103,6 +126,10 @@ export class Container {
     this.init.restore(record.init, expected);
     // Its end was known, what follows from it may not have been done.
     if (this.init.exit !== undefined) this.#deps.onEnd(this, this.init.exit);
+  }
+
+  get rootfs(): "node" | "guest" {
+    return this.#facts.rootfs;
   }
 
   /** Belongs to the pod itself: the pod ends with it. */
@@ -247,6 +274,7 @@ export class Container {
     const execs = [...this.#execs.values()].map((e) => e.process).filter((e) => e.state === "running");
     const soon = withDeadline(5_000);
     await Promise.all(execs.map((e) => e.wait(soon).catch(() => undefined)));
+    await this.#volumes.stop();
     if (life.aborted) return;
     try {
       await agent.removeContainer(this.id, { signal: life });
@@ -304,14 +332,11 @@ export class Container {
 }
 
 /**
- * Kubernetes reads the termination message from a file of the node that the guest has only a copy of.
- * Source: reference §2.10; kubelet's terminationMessagePolicy "File".
+ * Kubernetes reads the termination message from a file of the node that the guest has only a copy of, whatever the
+ * policy: "FallbackToLogsOnError" looks there first. Source: reference §2.10; kubelet's container directory.
  */
-function terminationMessageFile({ spec, plan }: PreparedContainer): string | undefined {
-  const annotations = spec.annotations ?? {};
-  if (annotations["io.kubernetes.container.terminationMessagePolicy"] !== "File") return undefined;
-  const path = annotations["io.kubernetes.container.terminationMessagePath"];
-  return plan.copies.find((c) => c.destination === path)?.source;
+function terminationMessageFile({ plan }: PreparedContainer): string | undefined {
+  return plan.copies.find((c) => c.role === "termination-log")?.source;
 }
 
 /** Undo of a creation that may have reached the guest. */

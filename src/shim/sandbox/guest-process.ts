@@ -20,6 +20,8 @@ const DRAIN_AFTER_LOSS_MS = 1_000;
 
 export interface GuestProcessDeps {
   readonly sandboxId: SandboxId;
+  /** containerd's. */
+  readonly namespace: string;
   readonly agent: Agent;
   readonly relay: Pick<
     Relay,
@@ -191,7 +193,7 @@ export class GuestProcess {
   }
 
   async #start(begin: (call: Call) => Promise<void>, onStarted: () => Promise<void>, call: Call): Promise<void> {
-    const { agent, relay, sandboxId, save } = this.#deps;
+    const { agent, relay, sandboxId, namespace, save } = this.#deps;
     let begun = false;
     try {
       await Promise.resolve(); // the record says "starting" only once start() has returned
@@ -199,7 +201,7 @@ export class GuestProcess {
       await begin(call);
       begun = true;
       const { containerId, execId } = this.ref;
-      await relay.attachStdio({ key: this.#key, sandboxId, containerId, execId, ...this.stdio }, call);
+      await relay.attachStdio({ key: this.#key, sandboxId, namespace, containerId, execId, ...this.stdio }, call);
       this.#attached = true;
       if (this.#size !== undefined) await agent.resize(this.ref, this.#size.row, this.#size.column, call);
     } catch (error) {

@@ -10,6 +10,12 @@ export interface PodOverrides {
   readonly memoryMiB?: number;
   readonly gpus?: number;
   readonly createContainerTimeoutMs?: number;
+  /** Whether the pod VM pulls its images. */
+  readonly guestPull?: boolean;
+  /** The runtime class is a confidential one; no annotation says so. */
+  readonly confidential?: boolean;
+  /** The runtime class permits the node's root file systems in confidential pods; no annotation says so. */
+  readonly allowNodeRootfs?: boolean;
   /** Rego text for the guest's agent. */
   readonly policy?: string;
 }
@@ -24,6 +30,7 @@ const READERS: Readonly<Record<string, Reader>> = {
   "runtime.create_container_timeout": (v, k) => ({
     createContainerTimeoutMs: 1_000 * number(v, k, "seconds", 1, 86_400, true),
   }),
+  "runtime.experimental_force_guest_pull": (v, k) => ({ guestPull: oneOf(v, k, ["true", "false"]) === "true" }),
   "hypervisor.machine_type": (v, k) => ({
     instanceType: plain(v, k, "an instance type of the provider, such as m6a.large"),
   }),

@@ -1,24 +1,26 @@
+import { join } from "node:path";
 import { background, type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { sleep } from "../../base/retry.ts";
-import { TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
 import type { PodNetwork } from "../../podnetwork/index.ts";
-import type { GuestFacts, Relay, TreeReceipt, TreeSpec } from "../../relay/index.ts";
-import { statusToFault } from "../../ttrpc/index.ts";
+import type { GuestFacts, Relay } from "../../relay/index.ts";
 import { Agent, guestRootfs, specToGuest } from "../agent/index.ts";
 import type { Hypervisor } from "../hypervisor/index.ts";
+import { reportingPulls } from "../images/index.ts";
+import { ManagementServer } from "../management/index.ts";
+import { servePodLocalhost } from "../portforward/index.ts";
 import type { ShimConfig } from "../shim-config.ts";
 import type { ShimSandboxStatus } from "../shim-service.ts";
+import { copyTree, type NodeFiles, syncVolume, type VolumeRecord, type VolumeWatch } from "../volumes/index.ts";
 import { type BootedGuest, bootGuest } from "./boot-guest.ts";
 import { Container, type ContainerFacts, containerFacts, removeHalfCreated } from "./container.ts";
 import type { ContainerRecord } from "./container-record.ts";
-import { copyTree } from "./copy-tree.ts";
 import { SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
 import type { LeftoverVms } from "./leftover-vms.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
-import { sendRootfs } from "./rootfs.ts";
+import { rootStorage } from "./root-storage.ts";
 import type { RunningSandboxState, SandboxState, SandboxStateStore } from "./sandbox-state.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -29,6 +31,8 @@ export interface PodSandboxDeps {
   readonly config: ShimConfig;
   readonly states: SandboxStateStore;
   readonly leftovers: LeftoverVms;
+  readonly volumeWatch: VolumeWatch;
+  readonly files: NodeFiles;
   /** For root file systems on their way. */
   readonly mountDir: string;
   readonly log: Logger;
@@ -53,6 +57,7 @@ export class PodSandbox {
   #state: ShimSandboxStatus["state"] = "creating";
   #guest: BootedGuest | undefined;
   #instanceId = "";
+  #pulls: readonly string[] = [];
   #stopping: Promise<void> | undefined;
 
   constructor(record: SandboxState, pod: ShimSandboxStatus["pod"], deps: PodSandboxDeps) {
@@ -72,9 +77,9 @@ export class PodSandbox {
 
   /** A pod of an earlier daemon, whose guest the relay holds. */
   static restore(record: RunningSandboxState, facts: GuestFacts, deps: PodSandboxDeps): PodSandbox {
-    const { pod, instanceId, supportsSeccomp, timings } = record.running;
+    const { pod, instanceId, supportsSeccomp, packsFiles = false, timings } = record.running;
     const sandbox = new PodSandbox(record, pod, deps);
-    sandbox.#guest = { facts, supportsSeccomp };
+    sandbox.#guest = { facts, supportsSeccomp, packsFiles };
     sandbox.#instanceId = instanceId;
     sandbox.#stopwatch = new Stopwatch(undefined, timings);
     sandbox.#live();
@@ -113,11 +118,11 @@ export class PodSandbox {
         prepared,
         bounded,
       );
-      const { supportsSeccomp } = this.#guest;
+      const { supportsSeccomp, packsFiles } = this.#guest;
       const timings = [...this.#stopwatch.stages];
       this.#record = {
         ...this.#record,
-        running: { pod: { ...this.#pod }, instanceId: this.#instanceId, supportsSeccomp, timings },
+        running: { pod: { ...this.#pod }, instanceId: this.#instanceId, supportsSeccomp, packsFiles, timings },
       };
       await states.write(this.#record);
     } catch (error) {
@@ -136,38 +141,37 @@ export class PodSandbox {
     const { request, spec, role, overrides, plan } = prepared;
     const first = this.#containers.size === 0;
     const bounded: Call = { ...call, signal: AbortSignal.any([call.signal, this.#life.signal]) };
-    const treeId = await this.#sendRootfs(prepared, bounded);
+    const own = { ...this.#deps, sandboxId: this.id, record: this.#record, log: this.#log };
+    const root = await rootStorage(own, prepared, bounded);
     if (first) this.#stopwatch.mark("rootfs");
-    for (const copy of plan.copies) await copyTree(this.#agent, copy, { maxMiB: config.maxCopyMiB }, bounded);
+    const volumes = await this.#copyMounts(prepared, bounded).catch(async (error: unknown) => {
+      await this.removeHalfCreated(request.id);
+      throw error;
+    });
     const rootPath = guestRootfs(request.id);
     const guest = specToGuest(spec, {
       containerType: role.containerType,
       bundle: request.bundle,
       rootPath,
       mounts: plan.mounts,
+      terminationLog: plan.copies.find((c) => c.role === "termination-log")?.destination,
       seccomp: config.guestSeccomp && (this.#guest?.supportsSeccomp ?? false),
     });
-    const rootStorage = {
-      driver: TREE_STORAGE_DRIVER,
-      driverOptions: [],
-      source: treeId,
-      fstype: "overlay",
-      options: [],
-      mountPoint: rootPath,
-      shared: false,
-    };
     try {
-      await this.#agent.createContainer(
+      const pulls = prepared.root.kind === "guest";
+      const patience = Math.max(config.createContainerTimeoutMs, pulls ? config.images.pullTimeoutMs : 0);
+      const creation = this.#agent.createContainer(
         {
           containerId: request.id,
           execId: request.id,
-          storages: [rootStorage, ...plan.storages],
+          storages: [root, ...plan.storages],
           OCI: guest.spec,
           sandboxPidns: guest.sandboxPidns,
         },
         bounded,
-        overrides.createContainerTimeoutMs,
+        overrides.createContainerTimeoutMs ?? patience,
       );
+      await (pulls ? this.#reportingPulls(creation) : creation);
       bounded.signal.throwIfAborted();
       if (this.#stopping !== undefined)
         throw new Fault("failed_precondition", `pod sandbox ${this.record.id} is ${this.#state}`);
@@ -176,7 +180,7 @@ export class PodSandbox {
       throw error;
     }
     if (first) this.#stopwatch.mark("container");
-    return this.#add(containerFacts(prepared));
+    return this.#add(containerFacts(prepared, volumes));
   }
 
   /** A container that an earlier daemon created. @param expected keys of Task calls that will come again */
@@ -231,7 +235,10 @@ export class PodSandbox {
       createdAt: this.#createdAt,
       guestBootId: this.#guest?.facts.bootId ?? "",
       guestKernel: this.#guest?.facts.kernelRelease ?? "",
-      containers: this.containers.map((c) => ({ id: c.id, state: c.state, exitCode: c.init.exit?.status ?? 0 })),
+      containers: this.containers.map((c) => ({
+        ...{ id: c.id, state: c.state, exitCode: c.init.exit?.status ?? 0, rootfs: c.rootfs },
+      })),
+      pulls: this.#pulls,
       timings: this.#stopwatch.stages,
     };
   }
@@ -239,12 +246,21 @@ export class PodSandbox {
   #live(): void {
     this.#state = "running";
     void this.#deps.relay.guestLost(this.id).then(({ reason }) => this.lose(reason));
+    if (this.#guest?.packsFiles === true) this.#agent.packFiles();
     void this.#watchMemory();
+    void this.#serveManagement();
+    const { netnsPath, id: containerId } = this.record;
+    if (netnsPath === undefined) return;
+    const life = { agent: this.#agent, containerId, life: this.#life.signal, log: this.#log };
+    void servePodLocalhost({ netns: this.#deps.files.reach(netnsPath), ...life });
   }
 
   #add(facts: ContainerFacts): Container {
-    const { relay, now } = this.#deps;
-    const deps = { sandboxId: this.id, agent: this.#agent, relay, life: this.#life.signal, log: this.#log, now };
+    const { relay, now, volumeWatch, files, config } = this.#deps;
+    const deps = {
+      ...{ sandboxId: this.id, agent: this.#agent, relay, life: this.#life.signal, log: this.#log, now },
+      ...{ namespace: this.record.namespace, volumeWatch, files, copyLimits: { maxMiB: config.maxCopyMiB } },
+    };
     const container = new Container(facts, { ...deps, onEnd: (ended) => this.#onContainerEnd(ended) });
     this.#containers.set(facts.id, container);
     return container;
@@ -271,28 +287,44 @@ export class PodSandbox {
     this.#state = "stopped";
   }
 
-  /** @returns the tree's name in the guest */
-  async #sendRootfs({ request, spec }: PreparedContainer, call: Call): Promise<string> {
-    const { relay, config, mountDir } = this.#deps;
-    const source = { mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path };
-    const send = async (tree: TreeSpec, c: Call): Promise<TreeReceipt> => {
-      try {
-        return await relay.sendTree(this.id, tree, withDeadline(config.sendTreeTimeoutMs, c));
-      } catch (thrown) {
-        const cause = statusToFault(thrown);
-        const code = cause.code === "not_found" ? "internal" : cause.code;
-        throw new Fault(
-          code,
-          `the root file system of container ${request.id} did not reach its pod VM`,
-          cause.context,
-          { cause },
-        );
+  async #serveManagement(): Promise<void> {
+    const { managementDir } = this.#deps.config;
+    if (managementDir === "") return;
+    const path = join(managementDir, this.record.id, "shim-monitor.sock");
+    try {
+      const server = await ManagementServer.open({ path, agent: this.#agent });
+      const { signal } = this.#life;
+      if (signal.aborted) await server.close();
+      else signal.addEventListener("abort", () => void server.close(), { once: true });
+    } catch (err) {
+      this.#log.warn({ err }, "kata-monitor will not see this pod");
+    }
+  }
+
+  /** @returns the volumes that are to be followed */
+  async #copyMounts({ plan }: PreparedContainer, call: Call): Promise<VolumeRecord[]> {
+    const { config, files } = this.#deps;
+    const limits = { maxMiB: config.maxCopyMiB };
+    const followed: VolumeRecord[] = [];
+    for (const { role, ...copy } of plan.copies) {
+      const tree = { ...copy, at: files.reach(copy.source) };
+      if (role !== "followed") {
+        await copyTree(this.#agent, tree, limits, call);
+        continue;
       }
-    };
-    const { treeId, receipt } = await sendRootfs({ mountDir, log: this.#log }, source, send, call);
-    const { bytes, skipped } = receipt;
-    this.#log.info({ container: request.id, tree: treeId, bytes, skipped }, "root file system is in the guest");
-    return treeId;
+      const synced = await syncVolume(this.#agent, tree, limits, undefined, call);
+      if (synced === undefined) {
+        const message = `${copy.field}.source = "${copy.source}" (at ${copy.destination}) has no ..data: kubelet has not filled it, or its mount is not visible to the node daemon`;
+        throw new Fault("failed_precondition", message, { field: copy.field });
+      }
+      followed.push({ ...copy, version: synced.version });
+    }
+    return followed;
+  }
+
+  #reportingPulls(creation: Promise<void>): Promise<void> {
+    const deps = { caller: this.#deps.relay.guest(this.id), log: this.#log };
+    return reportingPulls(deps, (lines) => (this.#pulls = lines), creation);
   }
 
   async #killAll(): Promise<void> {

@@ -4,8 +4,9 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { checkContainerId } from "../../base/ids.ts";
 import { type MountPlan, OciSpec, parseOci, planMounts, refuseUnsupported } from "../agent/index.ts";
+import { type RootSource, rootSource } from "../images/index.ts";
+import { type CopyLimits, measureCopy, type NodeFiles } from "../volumes/index.ts";
 import type { Emit, Stdio } from "./container-event.ts";
-import { type CopyLimits, measureCopy } from "./copy-tree.ts";
 import { type PodOverrides, podOverrides } from "./pod-overrides.ts";
 import { type PodRole, podRole } from "./pod-role.ts";
 import { checkRootfs, type RootfsMount } from "./rootfs.ts";
@@ -30,7 +31,16 @@ export interface PreparedContainer {
   readonly spec: OciSpec;
   readonly role: PodRole;
   readonly overrides: PodOverrides;
+  readonly root: RootSource;
   readonly plan: MountPlan;
+}
+
+export interface PrepareOptions extends CopyLimits {
+  /** Directories of the node that pods may get copies of. */
+  readonly hostPaths: readonly string[];
+  readonly files: NodeFiles;
+  /** Where root file systems come from when neither pod nor runtime class says so. */
+  readonly rootfs: "node" | "guest";
 }
 
 /**
@@ -39,7 +49,7 @@ export interface PreparedContainer {
  */
 export async function prepareContainer(
   request: ContainerRequest,
-  limits: CopyLimits,
+  options: PrepareOptions,
   call: Call,
 ): Promise<PreparedContainer> {
   checkContainerId(request.id);
@@ -57,15 +67,21 @@ export async function prepareContainer(
   const role = podRole(annotations, request.id);
   const overrides = { ...request.overrides, ...podOverrides(annotations) };
   refuseUnsupported(spec, origin);
-  await checkRootfs({ mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path });
+  const root = rootSource({
+    ...{ ...overrides, preferred: options.rootfs, containerType: role.containerType, annotations },
+    mounts: request.rootfs,
+  });
+  if (root.kind === "node")
+    await checkRootfs({ mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path });
   const plan = await planMounts({
-    containerId: request.id,
-    sandboxContainerId: role.sandboxContainerId,
+    owner: { containerId: request.id, sandboxContainerId: role.sandboxContainerId, podUid: role.pod.uid },
     mounts: spec.mounts ?? [],
-    facts: sourceFacts,
+    facts: (source) => sourceFacts(source, options.files),
+    // Without a pod (ctr, nerdctl) whoever names a directory is root on the node himself.
+    hostPaths: role.containerType === "single_container" ? undefined : options.hostPaths,
     origin,
   });
-  for (const copy of plan.copies) await measureCopy(copy, limits);
+  for (const copy of plan.copies) await measureCopy({ ...copy, at: options.files.reach(copy.source) }, options);
   call.signal.throwIfAborted();
-  return { request, spec, role, overrides, plan };
+  return { request, spec, role, overrides, root, plan };
 }

@@ -166,17 +166,3 @@ describe("a tree's name", () => {
     assert.notEqual(await identify([overlay("a")]), await identify([overlay("a")]));
   });
 });
-
-describe("a mount that asks for an image pull in the guest", () => {
-  for (const mount of [
-    { type: "fuse.nydus-overlayfs", source: "overlay", target: "", options: [] },
-    { type: "overlay", source: "overlay", target: "", options: ["io.katacontainers.volume=e30="] },
-  ]) {
-    it(`of type ${mount.type} is refused`, async () => {
-      await assert.rejects(checkRootfs({ mounts: [mount], bundle: dir, rootPath: "rootfs" }), {
-        code: "unimplemented",
-        message: /image pull in the guest/,
-      });
-    });
-  }
-});

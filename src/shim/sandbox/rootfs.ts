@@ -31,9 +31,6 @@ export interface RootfsDeps {
   readonly log: Logger;
 }
 
-/** Options by which a snapshotter says that the image shall be pulled in the guest. */
-const GUEST_PULL_OPTION = /^io\.katacontainers\./;
-
 /**
  * Sends a container's root file system from the node into its VM: mounts what containerd's snapshotter gave, read-only
  * and out of sight, hands the tree to `send`, unmounts it at once.
@@ -65,7 +62,6 @@ export async function sendRootfs(
 /** Finds what is wrong with a root file system without mounting it. @throws as sendRootfs does */
 export async function checkRootfs(source: RootfsSource): Promise<void> {
   if (source.mounts.length === 0) await plainTree(source);
-  for (const mount of source.mounts) checkMount(mount);
   await identify(source.mounts);
 }
 
@@ -116,18 +112,7 @@ async function plainTree(source: RootfsSource): Promise<string> {
   return path;
 }
 
-function checkMount(mount: RootfsMount): void {
-  const guestPull = mount.options.find((o) => GUEST_PULL_OPTION.test(o));
-  if (guestPull !== undefined || mount.type === "fuse.nydus-overlayfs") {
-    throw new Fault(
-      "unimplemented",
-      `rootfs mount of type "${mount.type}" asks for an image pull in the guest, which is not supported yet; use the overlayfs snapshotter`,
-    );
-  }
-}
-
 async function mountReadOnly(mount: RootfsMount, root: string, call: Call): Promise<void> {
-  checkMount(mount);
   const options = ["ro", ...mount.options.filter((o) => o !== "rw" && o !== "ro")];
   const type = mount.type === "bind" ? [] : ["-t", mount.type];
   try {

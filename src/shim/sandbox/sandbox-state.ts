@@ -13,6 +13,8 @@ export const RunningState = Type.Object(
     pod: Type.Object({ namespace: Type.String(), name: Type.String(), uid: Type.String() }, closed),
     instanceId: Type.String(),
     supportsSeccomp: Type.Boolean(),
+    /** Absent in records of earlier versions. */
+    packsFiles: Type.Optional(Type.Boolean()),
     timings: Type.Array(Type.Object({ stage: Type.String(), ms: Type.Number() }, closed)),
   },
   closed,

@@ -1,5 +1,7 @@
-import { stat, statfs } from "node:fs/promises";
-import type { SourceFacts } from "../agent/index.ts";
+import { realpath, stat, statfs } from "node:fs/promises";
+import { isSubPath, type SourceFacts } from "../agent/index.ts";
+import type { NodeFiles } from "../volumes/index.ts";
+import { mountOrigin } from "./mount-origin.ts";
 
 /** Source: Linux include/uapi/linux/magic.h. */
 const TMPFS_MAGIC = 0x01021994;
@@ -7,9 +9,10 @@ const HUGETLBFS_MAGIC = 0x958458f6;
 const SETGID = 0o2000;
 
 /** What the node knows of a mount's source; undefined when there is no such path. */
-export async function sourceFacts(source: string): Promise<SourceFacts | undefined> {
+export async function sourceFacts(source: string, files: NodeFiles): Promise<SourceFacts | undefined> {
+  const at = files.reach(source);
   try {
-    const s = await stat(source);
+    const s = await stat(at);
     const kind = s.isFile()
       ? "file"
       : s.isDirectory()
@@ -21,9 +24,18 @@ export async function sourceFacts(source: string): Promise<SourceFacts | undefin
             : s.isFIFO()
               ? "fifo"
               : "socket";
-    const { type } = await statfs(source);
+    const { type, blocks, bsize } = await statfs(at);
     const filesystem = type === TMPFS_MAGIC ? "tmpfs" : type === HUGETLBFS_MAGIC ? "hugetlbfs" : "other";
-    return { kind, filesystem, setgid: (s.mode & SETGID) !== 0 ? s.gid : undefined };
+    const origin = isSubPath(source) ? mountOrigin(source, await files.mountinfo()) : undefined;
+    return {
+      kind,
+      filesystem,
+      setgid: (s.mode & SETGID) !== 0 ? s.gid : undefined,
+      // What only the node sees is in a mount, not behind a link.
+      realPath: await realpath(source).catch(() => source),
+      ...(filesystem === "tmpfs" && blocks > 0 ? { tmpfsBytes: blocks * bsize } : {}),
+      ...(origin === undefined ? {} : { origin }),
+    };
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw e;

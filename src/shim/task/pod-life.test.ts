@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { ShimFixture, until } from "../../../test/fakes/shim.ts";
 import { background } from "../../base/call.ts";
@@ -96,16 +96,15 @@ describe("a pod of several containers", () => {
 
   it("writes a container's termination message to the node before its exit is known", async () => {
     await pod();
-    const file = join(f.dir, "message");
+    const file = join(f.dir, "pods", "uid", "containers", "x", "1a2b3c4d");
+    await mkdir(dirname(file), { recursive: true });
     await writeFile(file, "");
     f.relay.agent.terminationLog = "out of cheese";
-    const annotations = {
-      ...containerAnnotations,
-      "io.kubernetes.container.terminationMessagePath": "/dev/termination-log",
-      "io.kubernetes.container.terminationMessagePolicy": "File",
-    };
     const mounts = [{ destination: "/dev/termination-log", type: "bind", source: file, options: ["rbind"] }];
-    await f.task().create(await f.createRequest("x", (s) => ({ ...s, annotations, mounts })));
+    await f.task().create(await f.createRequest("x", (s) => ({ ...s, annotations: containerAnnotations, mounts })));
+    // The agent finds the file by it, though containerd has not passed it on.
+    const said = f.relay.agent.created.get("x")?.OCI?.Annotations["io.kubernetes.container.terminationMessagePath"];
+    assert.equal(said, "/dev/termination-log");
     await f.task().start({ id: "x", execId: "" });
     f.relay.agent.end("x", 1);
     await exit("x");

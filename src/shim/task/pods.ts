@@ -17,6 +17,7 @@ import {
   SandboxStateStore,
 } from "../sandbox/index.ts";
 import type { ShimDeps } from "../shim-service.ts";
+import { type NodeFiles, nodeFiles, VolumeWatch } from "../volumes/index.ts";
 
 /** Backends whose VMs are children of the daemon and end with it. */
 const CHILD_VMS: ReadonlySet<string> = new Set(["qemu"]);
@@ -28,6 +29,8 @@ export class Pods {
   readonly #mountDir: string;
   readonly #states: SandboxStateStore;
   readonly #leftovers: LeftoverVms;
+  readonly files: NodeFiles;
+  readonly #volumeWatch: VolumeWatch;
   readonly #sandboxes = new Map<SandboxId, PodSandbox>();
   /** This life of the daemon. */
   readonly #generation = randomUUID();
@@ -38,6 +41,8 @@ export class Pods {
     this.#mountDir = join(deps.runDir, "mnt");
     this.#states = new SandboxStateStore(deps.runDir);
     const { hypervisors, podNetwork, log } = deps;
+    this.files = nodeFiles(() => deps.relay.pid);
+    this.#volumeWatch = new VolumeWatch({ log });
     this.#leftovers = new LeftoverVms({ hypervisors, podNetwork, states: this.#states, log });
   }
 
@@ -159,12 +164,11 @@ export class Pods {
 
   #sandboxDeps(hypervisor: PodSandboxDeps["hypervisor"]): PodSandboxDeps {
     const { relay, podNetwork, config, now = (): Date => new Date() } = this.#deps;
-    const { states, leftovers, mountDir } = {
-      states: this.#states,
-      leftovers: this.#leftovers,
-      mountDir: this.#mountDir,
+    const own = {
+      ...{ states: this.#states, leftovers: this.#leftovers, mountDir: this.#mountDir },
+      ...{ volumeWatch: this.#volumeWatch, files: this.files, log: this.#log },
     };
-    return { relay, hypervisor, podNetwork, config, states, leftovers, mountDir, log: this.#log, now };
+    return { relay, hypervisor, podNetwork, config, ...own, now };
   }
 
   async close(reason: string): Promise<void> {

@@ -33,6 +33,17 @@ describe("runtime options", () => {
     );
   });
 
+  it("say where root file systems come from", async () => {
+    const options = await file(
+      "experimental_force_guest_pull = false\nconfidential_guest = true\nallow_node_rootfs = true\n",
+    );
+    assert.deepEqual(await readRuntimeOptions(options), {
+      guestPull: false,
+      confidential: true,
+      allowNodeRootfs: true,
+    });
+  });
+
   it("name a file with defaults for the runtime's pods", async () => {
     const options = await file(
       'hypervisor = "qemu"\nmachine_type = "big"\nimage = "i"\ndefault_vcpus = 1.5\ndefault_memory = 512\ncreate_container_timeout = 9\n',

@@ -15,6 +15,11 @@ export const RuntimeFile = Type.Object(
     image: Type.Optional(Type.String({ minLength: 1 })),
     default_vcpus: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 1_024 })),
     default_memory: Type.Optional(Type.Integer({ minimum: 1, description: "MiB" })),
+    experimental_force_guest_pull: Type.Optional(Type.Boolean({ description: "Whether pod VMs pull their images" })),
+    confidential_guest: Type.Optional(Type.Boolean({ description: "Pods pull their images unless that is allowed" })),
+    allow_node_rootfs: Type.Optional(
+      Type.Boolean({ description: "Confidential pods may have the node's root file systems when they ask for them" }),
+    ),
     create_container_timeout: Type.Optional(Type.Integer({ minimum: 1, description: "seconds" })),
   },
   { additionalProperties: false },
@@ -83,6 +88,9 @@ function overrides(text: string, origin: string): PodOverrides {
     ...(file.image === undefined ? {} : { image: file.image }),
     ...(file.default_vcpus === undefined ? {} : { vcpus: file.default_vcpus }),
     ...(file.default_memory === undefined ? {} : { memoryMiB: file.default_memory }),
+    ...(file.experimental_force_guest_pull === undefined ? {} : { guestPull: file.experimental_force_guest_pull }),
+    ...(file.confidential_guest === undefined ? {} : { confidential: file.confidential_guest }),
+    ...(file.allow_node_rootfs === undefined ? {} : { allowNodeRootfs: file.allow_node_rootfs }),
     ...(file.create_container_timeout === undefined
       ? {}
       : { createContainerTimeoutMs: file.create_container_timeout * 1_000 }),

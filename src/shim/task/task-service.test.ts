@@ -95,7 +95,7 @@ describe("a container alone (ctr)", () => {
       [status?.state, status?.instanceId, status?.guestBootId, status?.hypervisor, status?.containerdAddress],
       ["running", "vm-1", "boot-1", "remote", "/address/of/door"],
     );
-    assert.deepEqual(status?.containers, [{ id: "c1", state: "running", exitCode: 0 }]);
+    assert.deepEqual(status?.containers, [{ id: "c1", state: "running", exitCode: 0, rootfs: "node" }]);
     assert.deepEqual(
       status?.timings.map((t) => t.stage),
       ["created", "address", "connected", "agent", "sandbox", "rootfs", "container"],

@@ -253,8 +253,8 @@ export class TaskService implements TaskHandlers {
         container: undefined,
       };
       this.#tasks.add(task);
-      const { role, stdio: streams, messageFile } = record.container;
-      const facts = { id, role, stdio: streams, messageFile, ...this.#reporting(task) };
+      const { role, stdio: streams, messageFile, rootfs = "node", volumes = [] } = record.container;
+      const facts = { id, role, stdio: streams, messageFile, rootfs, volumes, ...this.#reporting(task) };
       task.container = sandbox.restoreContainer(facts, record.container, expected);
     }
   }
@@ -305,7 +305,11 @@ export class TaskService implements TaskHandlers {
       overrides,
       ...reporting,
     };
-    const prepared = await prepareContainer(wanted, { maxMiB: config.maxCopyMiB }, call);
+    const prepared = await prepareContainer(
+      wanted,
+      { maxMiB: config.maxCopyMiB, hostPaths: config.hostPaths, files: pods.files, rootfs: config.rootfs },
+      call,
+    );
     if (prepared.role.containerType === "pod_container") {
       const pod = this.#tasks.find(task.address, task.namespace, prepared.role.sandboxContainerId);
       if (pod?.container === undefined || pod.sandbox === undefined) {

@@ -9,7 +9,14 @@ import type { Agent, MountCopy } from "../agent/index.ts";
 const CHUNK_BYTES = 1_024 * 1_024;
 const PARENT_MODE = 0o040750;
 const MAX_ENTRIES = 20_000;
-const PARALLEL_FILES = 8;
+/** Requests on their way at a time. */
+export const PARALLEL_FILES = 64;
+
+/** A tree and where it goes; the rest names it in messages. */
+export interface TreeCopy extends Omit<MountCopy, "role"> {
+  /** Where this process reads it; default: `source`. */
+  readonly at?: string;
+}
 
 export interface CopyLimits {
   readonly maxMiB: number;
@@ -32,13 +39,13 @@ interface Entry {
  */
 export async function copyTree(
   agent: Pick<Agent, "copyFile">,
-  copy: MountCopy,
+  copy: TreeCopy,
   limits: CopyLimits,
   call: Call,
 ): Promise<void> {
   const entries = await walk(copy, limits);
   const directories = entries.filter((e) => e.kind === "directory");
-  for (const entry of directories) await agent.copyFile(request(entry), call);
+  for (const entry of directories) await agent.copyFile(copyRequest(entry), call);
   const rest = entries.filter((e) => e.kind !== "directory").values();
   const worker = async (): Promise<void> => {
     for (const entry of rest) await copyEntry(agent, entry, call);
@@ -47,13 +54,13 @@ export async function copyTree(
 }
 
 /** Only looks. @throws as copyTree does, for what can be known before there is a VM */
-export async function measureCopy(copy: MountCopy, limits: CopyLimits): Promise<void> {
+export async function measureCopy(copy: TreeCopy, limits: CopyLimits): Promise<void> {
   await walk(copy, limits);
 }
 
 async function copyEntry(agent: Pick<Agent, "copyFile">, entry: Entry, call: Call): Promise<void> {
   if (entry.kind === "symlink") {
-    await agent.copyFile({ ...request(entry), data: Buffer.from(await readlink(entry.path)) }, call);
+    await agent.copyFile({ ...copyRequest(entry), data: Buffer.from(await readlink(entry.path)) }, call);
     return;
   }
   await using file = await open(entry.path, "r");
@@ -71,12 +78,13 @@ async function copyFile(agent: Pick<Agent, "copyFile">, file: FileHandle, entry:
       throw new Fault("aborted", `${entry.path} shrank while it was copied into the guest; start the container again`);
     }
     const data = buffer.subarray(0, bytesRead);
-    await agent.copyFile({ ...request(entry), fileSize: BigInt(total), offset: BigInt(offset), data }, call);
+    await agent.copyFile({ ...copyRequest(entry), fileSize: BigInt(total), offset: BigInt(offset), data }, call);
     offset += bytesRead;
   } while (offset < total);
 }
 
-function request(entry: Entry): CopyFileRequest {
+/** A request without content, for a directory, a link or the first piece of a file. */
+export function copyRequest(entry: Pick<Entry, "guestPath" | "mode" | "uid" | "gid">): CopyFileRequest {
   return CopyFileRequest.fromPartial({
     path: entry.guestPath,
     fileSize: 0n,
@@ -88,7 +96,7 @@ function request(entry: Entry): CopyFileRequest {
   });
 }
 
-async function walk(copy: MountCopy, limits: CopyLimits): Promise<readonly Entry[]> {
+async function walk(copy: TreeCopy, limits: CopyLimits): Promise<readonly Entry[]> {
   const found: Entry[] = [];
   let bytes = 0;
   const refuse = (why: string): never => {
@@ -118,7 +126,8 @@ async function walk(copy: MountCopy, limits: CopyLimits): Promise<readonly Entry
       for await (const child of await opendir(path)) await visit(join(path, child.name), `${guestPath}/${child.name}`);
     }
   };
+  const at = copy.at ?? copy.source;
   // A bind mount follows a link that is its source itself.
-  await visit(await realpath(copy.source), copy.guestPath);
+  await visit((await lstat(at)).isSymbolicLink() ? await realpath(at) : at, copy.guestPath);
   return found;
 }
