@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need, then runs all of them: lint, types, generated code, unit, conformance, integration,
-# and end to end with real containerd and real VMs. Last line: "N passed, N failed". Non-zero when anything failed or
-# nothing ran.
+# and end to end with real containerd and real VMs, on this host and behind the EC2 and ARM endpoints of test/clouds.
+# Last line: "N passed, N failed". Non-zero when anything failed or nothing ran.
 #   sh test/run.sh [--no-e2e]
 set -eu
 ROOT=$(cd "$(dirname -- "$0")/.." && pwd)
@@ -87,7 +87,12 @@ program "chaos, quick" node test/chaos/main.ts --quick --parallel 2
 if [ -n "$e2e" ]; then
   CACHE=$(cache_dir)
   check "pod VM image" "$ROOT/dist/bin/kata-remote" image build --out "$CACHE/podvm" --cache "$CACHE/podvm-build"
-  suite "end-to-end tests" --test-concurrency=1 --test-timeout=900000 'test/e2e/**/*.test.ts'
+  for provider in local aws azure; do
+    export KATA_REMOTE_TEST_PROVIDER=$provider
+    # shellcheck disable=SC2046
+    suite "end-to-end tests, provider $provider" --test-concurrency=1 --test-timeout=900000 \
+      $(node test/e2e/main.ts --provider $provider --list)
+  done
 fi
 
 [ -z "$broken" ] || echo "failed in:$broken"
