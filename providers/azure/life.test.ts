@@ -111,6 +111,18 @@ describe("a deletion", () => {
     assert.deepEqual(kinds(), []);
   });
 
+  it("whose answers are all lost is not waited for as if the young VM were yet to be shown", async () => {
+    const hasty = await world.provider({ attempts: 1 });
+    const { id } = await hasty.createInstance(world.spec(), background());
+    cloud().knobs.deleteMs = 0;
+    world.endpoint.inject({ action: "VirtualMachines_Delete", drop: true, afterEffect: true });
+    await assert.rejects(hasty.deleteInstance(id, background()));
+    const began = world.clock.now();
+    await deleteUntilGone(hasty, id);
+    assert.ok(world.clock.now() - began < 50_000, "it waited for the VM to be shown");
+    assert.deepEqual(kinds(), []);
+  });
+
   it("goes on in a new process, and takes the end of a VM for what it is", async () => {
     cloud().knobs.deleteMs = 3_600_000;
     const id = await made();

@@ -39,6 +39,8 @@ export class VmEnder {
     readonly pollMs: number;
   };
   readonly #endings = new Map<InstanceId, Ending>();
+  /** Deletions whose answer did not come: they may have had their effect. */
+  readonly #unclear = new Set<InstanceId>();
   readonly #closing = new AbortController();
 
   constructor(deps: {
@@ -98,9 +100,12 @@ export class VmEnder {
   async #begin(id: InstanceId, call: Call): Promise<"deleting" | "gone"> {
     const { api, reader, recent, pollMs, log } = this.#deps;
     const seen = reader.kept(id);
-    const there = await api.deleteVm(id, call);
+    const there = await api.deleteVm(id, call).catch((e: unknown) => {
+      this.#unclear.add(id);
+      throw e;
+    });
     const whole = seen?.vm.provisioningState === "Succeeded";
-    const unseen = !there && recent.created(id) !== undefined;
+    const unseen = !there && !whole && !this.#unclear.has(id) && recent.created(id) !== undefined;
     const stage = there ? "vm" : unseen ? "unseen" : "parts";
     const ending: Ending = { stage, doubt: !whole, nextLook: this.#now() + pollMs, waitMs: pollMs };
     this.#endings.set(id, ending);
@@ -140,6 +145,7 @@ export class VmEnder {
 
   #gone(id: InstanceId): "gone" {
     this.#endings.delete(id);
+    this.#unclear.delete(id);
     this.#deps.recent.noteDeleted(id);
     this.#deps.reader.note(id, undefined);
     return "gone";
