@@ -1,9 +1,9 @@
+export type { InjectedFault } from "../faults.ts";
 export { type AzureSdk, installAzureSdk, type NoAzureSdk } from "./azure-sdk.ts";
 export { type TestCertificates, trustInThisProcess } from "./certificates.ts";
 export { ManualClock } from "./clock.ts";
 export { ArmEndpoint } from "./endpoint.ts";
 export type { Application, EntraTenant } from "./entra.ts";
-export type { InjectedFault } from "./faults.ts";
 export type { FabricRequest, MetadataService } from "./metadata.ts";
 export type { ArmModel } from "./model.ts";
 export { AZURE_CONFIG, AzureWorld, SEEDED, useServicePrincipal } from "./provider-fixture.ts";

@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
+import { Dropped, FaultQueue, type InjectedFault } from "../faults.ts";
 import { checkApiVersion } from "./api-versions.ts";
 import { ArmError, notImplemented, renderError } from "./arm-error.ts";
 import { BlobStore } from "./blob-store.ts";
 import { Body, type JsonObject, unknownProperty } from "./body.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { EntraTenant } from "./entra.ts";
-import { Dropped, FaultQueue, type InjectedFault, withFault } from "./faults.ts";
+import { withFault } from "./faults.ts";
 import { MetadataService } from "./metadata.ts";
 import type { ArmModel } from "./model.ts";
 import { type ArmCall, type ArmReply, dialectOf, type Route, typeOf } from "./route.ts";

@@ -1,11 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { Dropped, FaultQueue, type InjectedFault } from "../faults.ts";
 import { Ec2Account } from "./account.ts";
 import { type ActionContext, authorize } from "./actions/action.ts";
 import { ACTIONS } from "./actions/index.ts";
 import { ApiError, notImplemented } from "./api-error.ts";
 import { type Bucket, type Clock, realClock, TokenBucket } from "./clock.ts";
-import { Dropped, FaultPlan, type InjectedFault, type SeenRequest, throwInjected } from "./fault-plan.ts";
+import { type SeenRequest, throwInjected } from "./fault-plan.ts";
 import type { Ec2Model } from "./model.ts";
 import { Params } from "./query.ts";
 import { type Credentials, checkSignature, keyOf } from "./signature.ts";
@@ -53,7 +54,7 @@ export class Ec2Service {
   readonly #model: Ec2Model | undefined;
   readonly #clock: Clock;
   readonly #buckets = new Map<string, TokenBucket>();
-  protected readonly faults = new FaultPlan();
+  protected readonly faults = new FaultQueue();
 
   constructor(options: EndpointOptions = {}) {
     this.#clock = options.clock ?? realClock;
@@ -68,7 +69,7 @@ export class Ec2Service {
   }
 
   inject(fault: InjectedFault): void {
-    this.faults.inject(fault);
+    this.faults.add(fault);
   }
 
   /** Requests of one action, or of all. */

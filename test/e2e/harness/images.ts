@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { buildImage, cacheDirectory } from "../../../deploy/ociimages/images.ts";
 import { background } from "../../../src/base/call.ts";
+import { probeKvm } from "../../../src/vmm/index.ts";
 import { ROOT } from "./containerd.ts";
 import { must } from "./run-command.ts";
 
@@ -33,4 +34,11 @@ export async function buildCloudDisk(format: "raw" | "vhd"): Promise<string> {
   const args = ["image", "build", "--format", format, "--out", dir, "--cache", join(CACHE, "podvm-build")];
   await must(KATA_REMOTE, args, { timeoutMs: 900_000 });
   return dir;
+}
+
+/** How VMs run on this host, as a probe VM of the pod VM image shows it. */
+export async function accelerationHere(): Promise<"kvm" | "tcg"> {
+  const [kernelPath, initrdPath] = [join(VM_IMAGE, "vmlinuz"), join(VM_IMAGE, "initrd.img")];
+  const probe = { kernelPath, initrdPath, qemuPath: "qemu-system-x86_64", cacheDir: CACHE };
+  return (await probeKvm(probe, background())).works ? "kvm" : "tcg";
 }

@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import { Dropped, type FaultQueue } from "../../faults.ts";
 import type { Ec2Account } from "../account.ts";
 import { ApiError } from "../api-error.ts";
-import { Dropped, type FaultPlan, type SeenRequest, throwInjected } from "../fault-plan.ts";
+import { type SeenRequest, throwInjected } from "../fault-plan.ts";
 import { type Credentials, checkSignature, keyOf } from "../signature.ts";
 import { OPERATIONS, type Route, routeOf } from "./operations.ts";
 import type { RestModel } from "./rest-model.ts";
@@ -11,7 +12,7 @@ import type { RestReply, RestRequest } from "./wire.ts";
 export interface EbsServiceDeps {
   readonly account: Ec2Account;
   readonly credentials: readonly Credentials[];
-  readonly faults: FaultPlan;
+  readonly faults: FaultQueue;
   /** Requests are added here. */
   readonly requests: SeenRequest[];
   /** What the published description does not allow in a reply is added here. */
