@@ -105,7 +105,8 @@ export class VmEnder {
       throw e;
     });
     const whole = seen?.vm.provisioningState === "Succeeded";
-    const unseen = !there && !whole && !this.#unclear.has(id) && recent.created(id) !== undefined;
+    // What a read has shown is there no more; an earlier try of this request may have ended it.
+    const unseen = !there && seen === undefined && !this.#unclear.has(id) && recent.created(id) !== undefined;
     const stage = there ? "vm" : unseen ? "unseen" : "parts";
     const ending: Ending = { stage, doubt: !whole, nextLook: this.#now() + pollMs, waitMs: pollMs };
     this.#endings.set(id, ending);
