@@ -9,6 +9,16 @@ import type { Recent } from "./recent.ts";
 import type { VmReader } from "./vm-reader.ts";
 import { stateOf } from "./vm-state.ts";
 
+export interface VmEnderDeps {
+  readonly api: ArmApi;
+  readonly reader: VmReader;
+  readonly parts: Parts;
+  readonly recent: Recent;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly pollMs: number;
+}
+
 interface Ending {
   /** What is waited for: that the VM is gone, that it is shown at all, that its parts are gone. */
   stage: "vm" | "unseen" | "parts";
@@ -29,29 +39,13 @@ const PARTS_WAIT_MS = 10_000;
  * end is looked up less and less often, whoever asks how often. Where something may be left it is looked for by tag.
  */
 export class VmEnder {
-  readonly #deps: {
-    readonly api: ArmApi;
-    readonly reader: VmReader;
-    readonly parts: Parts;
-    readonly recent: Recent;
-    readonly clock: Clock;
-    readonly log: Logger;
-    readonly pollMs: number;
-  };
+  readonly #deps: VmEnderDeps;
   readonly #endings = new Map<InstanceId, Ending>();
   /** Deletions whose answer did not come: they may have had their effect. */
   readonly #unclear = new Set<InstanceId>();
   readonly #closing = new AbortController();
 
-  constructor(deps: {
-    readonly api: ArmApi;
-    readonly reader: VmReader;
-    readonly parts: Parts;
-    readonly recent: Recent;
-    readonly clock: Clock;
-    readonly log: Logger;
-    readonly pollMs: number;
-  }) {
+  constructor(deps: VmEnderDeps) {
     this.#deps = deps;
   }
 
