@@ -7,7 +7,10 @@ import { readIfThere } from "../base/files.ts";
 import type { VmmSpec } from "./vmm.ts";
 
 /** What a VM of an image boots from. */
-export type BootImage = Pick<VmmSpec, "kernelPath" | "initrdPath" | "imagePath" | "kernelParams">;
+export type BootImage = Pick<VmmSpec, "kernelPath" | "initrdPath" | "imagePath" | "kernelParams" | "lifeSign">;
+
+/** With it begin the lines that every guest of ours prints, at the latest when it listens. Source: src/guestwire, CONSOLE_*. */
+const LIFE_SIGN = "kata-remote: ";
 
 const FileName = Type.String({ pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$" });
 
@@ -35,6 +38,7 @@ export async function loadBootImage(imageDir: string): Promise<BootImage> {
     initrdPath: join(dir, manifest.initrd.file),
     imagePath: join(dir, manifest.disk.file),
     kernelParams: manifest.kernelParams,
+    lifeSign: LIFE_SIGN,
   };
   for (const file of [image.kernelPath, image.initrdPath, image.imagePath]) {
     await access(file).catch((cause: unknown) => {

@@ -7,7 +7,11 @@ import type { Logger } from "../base/log.ts";
 import { Mutex } from "../base/mutex.ts";
 import { HostBridge } from "./host-bridge.ts";
 import type { NetworkSettings } from "./settings/index.ts";
+import { step } from "./step.ts";
 import type { TapNetwork } from "./vmm.ts";
+
+/** What takes milliseconds on a host that is not busy. */
+const STEP_MS = 60_000;
 
 export interface VmNetworkOptions extends Readonly<NetworkSettings> {
   /** See BridgeOptions. */
@@ -70,7 +74,10 @@ export class VmNetwork {
 
   /** Tried in a network namespace that is gone afterwards: the host's is not changed. */
   verdict(): Promise<TapVerdict> {
-    this.#verdict ??= tryTap(background());
+    this.#verdict ??= step("trying a tap device", STEP_MS, background(), tryTap).catch((e: unknown) => {
+      this.#verdict = undefined; // a host that was busy for a moment says nothing about its tap devices
+      throw e;
+    });
     return this.#verdict;
   }
 
@@ -83,7 +90,7 @@ export class VmNetwork {
     try {
       const { works, detail } = await this.verdict();
       if (!works) throw new Fault("failed_precondition", `VMs cannot have tap devices here: ${detail}`);
-      await this.#bridge.ensure(call);
+      await step(`setting up bridge ${this.#bridge.name}`, STEP_MS, call, (c) => this.#bridge.ensure(c));
       const { name: bridge, prefixLength, address: gateway } = this.#bridge;
       return {
         bridge,
@@ -108,6 +115,7 @@ async function tryTap(call: Call): Promise<TapVerdict> {
     await exec("unshare", ["--net", "sh", "-c", script], call);
     return { works: true, detail: "bridge and tap devices can be made" };
   } catch (e) {
+    if (call.signal.aborted) throw e;
     return { works: false, detail: Fault.from(e).fullMessage };
   }
 }

@@ -40,6 +40,11 @@ export interface VmmSpec {
   /** `child`: dies with us (killed by the driver on close). `detached`: own session and cgroup, outlives us. */
   readonly lifetime: "child" | "detached";
   readonly acceleration: "auto" | "kvm" | "tcg";
+  /**
+   * What the guest writes on its console once it is up. One that never writes it is started anew once, then ended, with
+   * that reason. Without it nobody watches.
+   */
+  readonly lifeSign?: string;
 }
 
 /** Plain data: enough for another process to find, watch and stop the VM. */

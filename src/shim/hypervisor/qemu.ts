@@ -80,11 +80,12 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async createVm(request: VmRequest): Promise<void> {
-    const { sandboxId, instanceType, image, gpus } = request;
+    const { sandboxId, instanceType, image, gpus, volumes = [] } = request;
     if (this.#machines.has(sandboxId)) return;
     if (instanceType !== undefined) throw unsupported(sandboxId, `instance type "${instanceType}"`);
     if (image !== undefined) throw unsupported(sandboxId, `image "${image}"`);
     if (gpus > 0) throw unsupported(sandboxId, `${gpus} GPUs`);
+    if (volumes.length > 0) throw unsupported(sandboxId, `volume ${volumes.join(", ")}`);
     await this.#deps.bootImage(); // a missing image is said here, before anything exists
     this.#machines.set(sandboxId, { request, pinned: undefined, watched: false, tap: undefined });
   }
@@ -126,7 +127,8 @@ export class QemuHypervisor implements Hypervisor {
       machine.watched = true;
       void this.#watchOver(id, machine, handle);
     }
-    const { address = "127.0.0.1", hostPort } = handle;
+    const { address = "127.0.0.1", hostPort, pid } = handle;
+    this.#deps.log.info({ sandbox: id, pid, address, port: hostPort }, "VM started");
     return { instanceId: parseInstanceId(`qemu-${id.slice(0, 13)}`), addresses: [address], port: hostPort };
   }
 

@@ -7,7 +7,9 @@ import type { Logger } from "../../base/log.ts";
 import { Mutex } from "../../base/mutex.ts";
 import { ended, race, sleep } from "../../base/retry.ts";
 import { joinBridge } from "../host-bridge.ts";
+import { step } from "../step.ts";
 import type { Vmm, VmmHandle, VmmSpec } from "../vmm.ts";
+import { watchBoot } from "./boot-watch.ts";
 import { createCgroups, removeCgroups } from "./cgroup.ts";
 import { qemuArguments, tapName } from "./command-line.ts";
 import { readConsole, trimConsole } from "./console.ts";
@@ -25,8 +27,16 @@ export interface QemuDeps {
   readonly qemuPath?: string;
   /** Where the verdict of the KVM probe is kept until the next boot. */
   readonly cacheDir: string;
+  /** How long a guest may show no sign of life while it is served, ms. */
+  readonly noLifeMs?: number;
 }
 
+/** A guest of ours is up after 3 s of emulated time; a slow host takes several times as long. */
+const NO_LIFE_MS = 30_000;
+/** Steps of a start, ms; each takes less than a second on a host that is not busy. */
+const FILES_MS = 60_000;
+const QMP_MS = 15_000;
+const READY_MS = 60_000;
 const TRIM_INTERVAL_MS = 5000;
 const POLL_MS = 500;
 const KILL_TIMEOUT_MS = 10_000;
@@ -44,6 +54,11 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   /** Our own children that live, by directory. */
   readonly #children = new Map<string, { readonly lifetime: VmmSpec["lifetime"]; readonly exit: Promise<string> }>();
   readonly #known = new Set<string>();
+  readonly #noLifeMs: number;
+  /** Guests that nobody has seen live yet. */
+  readonly #booting = new Map<string, AbortController>();
+  /** Why VMs were given up. */
+  readonly #givenUp = new Map<string, string>();
   #probing: Promise<KvmVerdict> | undefined;
   readonly #trimTimer: NodeJS.Timeout;
 
@@ -51,6 +66,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     this.#log = deps.log;
     this.#qemuPath = deps.qemuPath ?? "qemu-system-x86_64";
     this.#cacheDir = deps.cacheDir;
+    this.#noLifeMs = deps.noLifeMs ?? NO_LIFE_MS;
     this.#trimTimer = setInterval(() => void this.#trimConsoles(), TRIM_INTERVAL_MS).unref();
   }
 
@@ -61,7 +77,13 @@ export class QemuVmm implements Vmm, AsyncDisposable {
       const cut = new AbortController();
       this.#starting.set(spec.dir, cut);
       try {
-        return await this.#startNew(spec, { ...call, signal: AbortSignal.any([call.signal, cut.signal]) });
+        const bounded = { ...call, signal: AbortSignal.any([call.signal, cut.signal]) };
+        return await this.#startNew(spec, bounded).catch((err: unknown) => {
+          if (Fault.from(err).context.step === undefined || bounded.signal.aborted) throw err;
+          // Nothing ran in it: whatever hung may go well the next time.
+          this.#log.warn({ err, dir: spec.dir }, "the VM did not start and is started anew");
+          return this.#startNew(spec, bounded);
+        });
       } catch (e) {
         await this.#clear(spec.dir);
         throw e;
@@ -80,10 +102,10 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     const child = this.#children.get(handle.dir);
     if (child !== undefined) {
       const exit = await race(child.exit, call);
-      return { reason: await describeEnd(handle, exit) };
+      return { reason: await this.#describeEnd(handle, exit) };
     }
     while (await isAlive(handle)) await sleep(POLL_MS, call);
-    return { reason: await describeEnd(handle, "ended") };
+    return { reason: await this.#describeEnd(handle, "ended") };
   }
 
   async destroy(dir: string, call: Call): Promise<void> {
@@ -111,6 +133,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   /** Kills the VMs of lifetime `child`; detached ones live on. Their directories stay for destroy(). */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#trimTimer);
+    for (const booting of this.#booting.values()) booting.abort();
     for (const start of this.#starting.values()) start.abort(new Fault("cancelled", "the driver is being closed"));
     const mine = [...this.#children].filter(([, child]) => child.lifetime === "child");
     await Promise.all(mine.map(([dir]) => this.#lock(dir).run(() => this.#kill(dir))));
@@ -121,7 +144,9 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     await this.#clear(spec.dir); // what an earlier attempt left
     await checkReadable({ kernel: spec.kernelPath, initrd: spec.initrdPath, image: spec.imagePath });
     const acceleration = await this.#acceleration(spec, call);
-    const [diskBytes] = await Promise.all([createOverlay(spec, files, call), createSeed(spec, files, call)]);
+    const [diskBytes] = await step(`making the disks of ${spec.name}`, FILES_MS, call, (c) =>
+      Promise.all([createOverlay(spec, files, c), createSeed(spec, files, c)]),
+    );
     const place = spec.tap === undefined ? {} : { bridge: spec.tap.bridge, address: spec.tap.address };
     const common = { version: 1, hostBootId: await hostBootId(), guestPort: spec.guestPort, ...place } as const;
     await writeState(files.state, { ...common, state: "starting" });
@@ -135,7 +160,9 @@ export class QemuVmm implements Vmm, AsyncDisposable {
       maxFileBytes: diskBytes * 1.05 + 64 * 1024 ** 2, // the overlay full, with qcow2's own tables
     });
     const exit = this.#adopt(spec, child);
-    const ready = await race(Promise.race([this.#whenReady(spec.dir, files, common, call), exit]), call);
+    const ready = await step(`setting QEMU up for ${spec.name}`, READY_MS, call, (c) =>
+      Promise.race([this.#whenReady(spec.dir, files, common, c), exit]),
+    );
     const process = await identify(child.pid ?? 0);
     if (typeof ready === "string" || process === undefined) {
       const said = (await readFile(files.log, "utf8")).trim().slice(-2000);
@@ -146,13 +173,34 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     }
     await writeState(files.state, { ...common, ...process, ...ready, state: "running" });
     this.#known.add(spec.dir);
+    if (spec.lifeSign !== undefined) void this.#watchBoot(spec.dir, process, spec.lifeSign);
     return { dir: spec.dir, ...process, ...ready };
+  }
+
+  /** Never rejects. */
+  async #watchBoot(dir: string, process: ProcessIdentity, lifeSign: string): Promise<void> {
+    const over = new AbortController();
+    this.#booting.set(dir, over);
+    const watch = { dir, process, lifeSign, noLifeMs: this.#noLifeMs, log: this.#log };
+    try {
+      const why = await watchBoot(watch, { signal: over.signal });
+      if (why === undefined || over.signal.aborted) return;
+      this.#givenUp.set(dir, why);
+      this.#log.error({ dir, pid: process.pid }, `${why}: the VM is ended`);
+      await killAndWait(process, KILL_TIMEOUT_MS);
+    } catch (err) {
+      // The VM goes on unwatched: whoever dials it has a deadline.
+      if (!over.signal.aborted) this.#log.warn({ err, dir }, "cannot watch a guest come to life");
+    } finally {
+      if (this.#booting.get(dir) === over) this.#booting.delete(dir);
+    }
   }
 
   #adopt(spec: VmmSpec, child: ChildProcess): Promise<string> {
     const { promise, resolve } = Promise.withResolvers<string>();
     child.once("exit", (code, signal) => {
-      this.#children.delete(spec.dir);
+      // Another may have its place by now.
+      if (this.#children.get(spec.dir)?.exit === promise) this.#children.delete(spec.dir);
       resolve(signal === null ? `exit ${code}` : `killed by ${signal}`);
     });
     child.unref();
@@ -164,7 +212,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   async #whenReady(dir: string, files: VmFiles, vm: Place, call: Call): Promise<Reached> {
     for (;;) {
       try {
-        return await reach(dir, files, vm, call);
+        return await step("QEMU's answer on its control socket", QMP_MS, call, (c) => reach(dir, files, vm, c));
       } catch (e) {
         if (!(e instanceof Fault && e.code === "unavailable")) throw e;
         if (!this.#children.has(dir)) return new Promise(() => undefined); // ended: `exit` tells it
@@ -201,9 +249,11 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   /** Ends whatever runs for this directory and removes the driver's files; repeatable. */
   async #clear(dir: string): Promise<void> {
     const files = filesIn(dir);
+    this.#booting.get(dir)?.abort();
     await this.#kill(dir);
     await removeCgroups(dir);
     this.#known.delete(dir);
+    this.#givenUp.delete(dir);
     for (const path of Object.values(files) as string[]) await rm(path, { force: true });
   }
 
@@ -230,6 +280,12 @@ export class QemuVmm implements Vmm, AsyncDisposable {
       "failed_precondition",
       `KVM is asked for but does not work here: ${verdict.detail}; use acceleration "auto" or "tcg"`,
     );
+  }
+
+  async #describeEnd(handle: VmmHandle, how: string): Promise<string> {
+    const why = this.#givenUp.get(handle.dir);
+    const end = await describeEnd(handle, how);
+    return why === undefined ? end : `${why}; ${end}`;
   }
 
   #lock(dir: string): Mutex {

@@ -4,13 +4,16 @@ import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { repositoryRoot } from "../../lint/imports.ts";
 import { isAlive, signal, until } from "./processes.ts";
-import { must, type Outcome, type Running, type RunOptions, run, start } from "./run-command.ts";
+import { inNetwork, must, type Outcome, type Running, type RunOptions, run, start } from "./run-command.ts";
 
 export const ROOT = repositoryRoot(import.meta.dirname);
 /** Where Debian's containernetworking-plugins are. */
 const CNI_BIN = "/usr/lib/cni";
 /** The runtime as `ctr` names it. */
 export const RUNTIME = "io.containerd.kata-remote.v2";
+
+/** Handler of containerd 2 whose pods have no sandbox container. */
+export const API_HANDLER = "kata-remote-api";
 
 /** containerd 2 would mix its advice into a container's stderr. */
 export const CTR_ENV: NodeJS.ProcessEnv = { ...process.env, CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS: "1" };
@@ -20,6 +23,10 @@ export interface ContainerdOptions {
   readonly folder: string;
   /** Environment of containerd, and so of the shim launcher. PATH must lead to the launcher. */
   readonly env: NodeJS.ProcessEnv;
+  /** Network namespace that it runs in, with all that it starts; this process's own unless given. */
+  readonly netns?: string | undefined;
+  /** The CNI's configuration list; a bridge without a way out unless given. */
+  readonly cni?: object | undefined;
 }
 
 /** A containerd of its own, with the shipped handler configuration and nothing of the machine's. */
@@ -27,12 +34,14 @@ export class Containerd {
   readonly address: string;
   readonly #folder: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #netns: string | undefined;
   readonly #bridge = `kr${randomBytes(5).toString("hex")}`;
   #child: ChildProcess | undefined;
 
   private constructor(options: ContainerdOptions) {
     this.#folder = options.folder;
     this.#env = options.env;
+    this.#netns = options.netns;
     this.address = join(options.folder, "c.sock");
   }
 
@@ -43,7 +52,7 @@ export class Containerd {
     writeFileSync(join(options.folder, "config.toml"), configuration(options.folder, / v?2\./.test(version) ? 3 : 2));
     writeFileSync(
       join(options.folder, "cni", "10-test.conflist"),
-      JSON.stringify(network(options.folder, containerd.#bridge)),
+      JSON.stringify(options.cni ?? network(options.folder, containerd.#bridge)),
     );
     await containerd.start();
     return containerd;
@@ -60,7 +69,8 @@ export class Containerd {
 
   async start(): Promise<void> {
     const log = openSync(this.logPath, "a");
-    const child = spawn("containerd", ["--config", join(this.#folder, "config.toml")], {
+    const { command, args } = inNetwork(this.#netns, "containerd", ["--config", join(this.#folder, "config.toml")]);
+    const child = spawn(command, args, {
       stdio: ["ignore", log, log],
       env: this.#env,
       detached: true, // its own process group: a Ctrl-C in the test run must not reach it before the test does
@@ -68,7 +78,7 @@ export class Containerd {
     this.#child = child;
     await until(
       "containerd to answer",
-      30_000,
+      60_000,
       async () => {
         if (child.exitCode !== null) throw new Error(`containerd ended with ${child.exitCode}: ${this.log(4000)}`);
         return (await this.tryCtr(["version"])).code === 0;
@@ -82,14 +92,15 @@ export class Containerd {
     const pid = this.#child?.pid;
     if (pid === undefined) return;
     signal(pid, how);
-    await until("containerd to end", 30_000, () => !isAlive(pid));
+    await until("containerd to end", 60_000, () => !isAlive(pid));
     this.#child = undefined;
   }
 
   /** Stops containerd for good and removes the bridge that its pods had. */
   async close(): Promise<void> {
     await this.stop();
-    await run("ip", ["link", "del", this.#bridge]); // there is none when no pod came through the CRI plugin
+    const { command, args } = inNetwork(this.#netns, "ip", ["link", "del", this.#bridge]);
+    await run(command, args); // there is none when no pod came through the CRI plugin
   }
 
   async restart(how: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<void> {
@@ -146,7 +157,7 @@ export class Containerd {
   /** Ends a task, whatever state it is in, and forgets it. @returns its exit code */
   async endTask(id: string, signalName = "SIGKILL", namespace = "default"): Promise<number> {
     await this.tryCtr(["task", "kill", "-s", signalName, id], { namespace }); // it may have ended by itself
-    await until(`task ${id} to stop`, 60_000, async () => (await this.taskStatus(id, namespace)) !== "RUNNING");
+    await until(`task ${id} to stop`, 120_000, async () => (await this.taskStatus(id, namespace)) !== "RUNNING");
     const { code, stderr } = await this.tryCtr(["task", "rm", id], { namespace });
     await this.tryCtr(["container", "rm", id], { namespace });
     // ctr tells another code than 0 in a warning only.
@@ -185,7 +196,8 @@ function configuration(folder: string, version: 2 | 3): string {
   const table = `[plugins."${cri}"]\n`;
   const netns = `${table}  netns_mounts_under_state_dir = true\n`;
   const fragment = shipped.replace(/^version = \d+$/m, "");
-  const own = fragment.includes(table) ? fragment.replace(table, netns) : `${fragment}\n${netns}`;
+  const whole = version === 2 ? fragment : `${fragment}\n${withoutPause(cri)}`;
+  const own = whole.includes(table) ? whole.replace(table, netns) : `${whole}\n${netns}`;
   return `${own}
 [plugins."${cri}".cni]
   ${version === 2 ? `bin_dir = "${CNI_BIN}"` : `bin_dirs = ["${CNI_BIN}"]`}
@@ -201,4 +213,14 @@ state = ${JSON.stringify(join(folder, "state"))}
   address = ${JSON.stringify(join(folder, "c.sock"))}
 `,
   );
+}
+
+/** A second handler whose pods are asked for by the Sandbox API. */
+function withoutPause(cri: string): string {
+  return `[plugins."${cri}".containerd.runtimes.${API_HANDLER}]
+  runtime_type = "${RUNTIME}"
+  sandboxer = "shim"
+  pod_annotations = ["io.katacontainers.*"]
+  container_annotations = ["io.kubernetes.container.terminationMessage*"]
+`;
 }

@@ -25,6 +25,10 @@ export interface PodOptions {
   /** As kubelet says it in metadata; its directories are named by it. */
   readonly uid?: string;
   readonly sysctls?: Readonly<Record<string, string>>;
+  /** Of the pod on the node, as kubelet makes it. */
+  readonly cgroupParent?: string;
+  /** What its resolv.conf says; the machine's own unless given. */
+  readonly dns?: { readonly servers: readonly string[]; readonly searches: readonly string[] };
 }
 
 export interface ContainerOptions {
@@ -104,23 +108,29 @@ export class Cri {
 
   /** Exit code once the container has ended, else undefined. */
   async exitCode(containerId: string): Promise<number | undefined> {
-    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(30_000));
+    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(60_000));
     return status !== undefined && status.state === ContainerState.CONTAINER_EXITED ? status.exitCode : undefined;
   }
 
   async status(containerId: string): Promise<ContainerStatus> {
-    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(30_000));
+    const { status } = await this.#client.containerStatus({ containerId }, withDeadline(60_000));
     if (status === undefined) throw new Error(`container ${containerId} has no status`);
     return status;
   }
 
   async podAddress(podSandboxId: string): Promise<string> {
-    const { status } = await this.#client.podSandboxStatus({ podSandboxId }, withDeadline(30_000));
-    return status?.network?.ip ?? "";
+    return (await this.podAddresses(podSandboxId))[0] ?? "";
+  }
+
+  /** All of them, the first family's first. */
+  async podAddresses(podSandboxId: string): Promise<readonly string[]> {
+    const { status } = await this.#client.podSandboxStatus({ podSandboxId }, withDeadline(60_000));
+    const { ip = "", additionalIps = [] } = status?.network ?? {};
+    return [ip, ...additionalIps.map((more) => more.ip)].filter((address) => address !== "");
   }
 
   async containerMemoryBytes(containerId: string): Promise<number> {
-    const { stats } = await this.#client.containerStats({ containerId }, withDeadline(30_000));
+    const { stats } = await this.#client.containerStats({ containerId }, withDeadline(60_000));
     return Number(stats?.memory?.workingSetBytes?.value ?? 0n);
   }
 
@@ -151,7 +161,11 @@ function podConfig(options: PodOptions, logDirectory: string): PodSandboxConfig 
     hostname: options.name,
     logDirectory,
     annotations: { ...options.annotations },
+    ...(options.dns === undefined
+      ? {}
+      : { dnsConfig: { servers: [...options.dns.servers], searches: [...options.dns.searches] } }),
     linux: {
+      cgroupParent: options.cgroupParent ?? "",
       sysctls: { ...options.sysctls },
       securityContext: {
         namespaceOptions: {

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { stringify } from "smol-toml";
+import type { PodNetworkConfig } from "../../../src/node/podnetwork/index.ts";
 import type { ShimConfig } from "../../../src/shim/index.ts";
 import { ROOT } from "./containerd.ts";
 import { CACHE, VM_IMAGE } from "./images.ts";
@@ -15,6 +16,8 @@ export interface InstallationOptions {
   readonly shim?: Partial<ShimConfig>;
   /** How VMs are connected; the pod network needs "tap", which "auto" (the default) takes where it works. */
   readonly network?: "auto" | "tap" | "user";
+  /** Settings of the pod network that differ from the tests' own. */
+  readonly podNetwork?: Partial<PodNetworkConfig>;
   /** VMs reach this host, at 10.0.2.2 with network "user". */
   readonly outbound?: boolean;
   /** Redis that the adaptor keeps its records in; without it they are in files. */
@@ -86,7 +89,7 @@ function nodeToml(options: InstallationOptions, runDir: string, stateDir: string
     stateDir: join(stateDir, "node"),
     // What tests mount lies in their own folder.
     shim: { hypervisor: options.hypervisor, hostPaths: [options.folder], ...options.shim },
-    podNetwork: { bypassConntrack: false }, // the machine's own tables are not the tests' to change
+    podNetwork: { bypassConntrack: false, ...options.podNetwork }, // the machine's own tables are not the tests' to change
     qemu: { imageDir: VM_IMAGE, ...place },
   });
 }

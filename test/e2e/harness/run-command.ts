@@ -1,6 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
+import { currentState } from "./failure-report.ts";
+
+/** Longer than any deadline of the product that a pod's start may run into: it shall give its own reason first. */
+const TIMEOUT_MS = 240_000;
 
 export interface Outcome {
   readonly code: number;
@@ -13,6 +17,16 @@ export interface RunOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
   readonly timeoutMs?: number;
+}
+
+/** How a program is started in a network namespace: it takes the place of nsenter, whose process it is. */
+export function inNetwork(
+  netns: string | undefined,
+  command: string,
+  args: readonly string[],
+): { readonly command: string; readonly args: string[] } {
+  if (netns === undefined) return { command, args: [...args] };
+  return { command: "nsenter", args: [`--net=${netns}`, "--", command, ...args] };
 }
 
 /** A program that runs; `done` resolves with its end whatever the exit code is (128+n after a signal). */
@@ -44,10 +58,11 @@ export function start(command: string, args: readonly string[], options: RunOpti
   }
   const line = `${command} ${args.join(" ")}`;
   const done = new Promise<Outcome>((resolve, reject) => {
-    const timeoutMs = options.timeoutMs ?? 120_000;
-    const timer = setTimeout(() => {
+    const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    const timer = setTimeout(async () => {
+      const state = await currentState(); // before the kill: whoever served it would clean up after that
       child.kill("SIGKILL");
-      reject(new Error(`${line} still ran after ${timeoutMs} ms; it said: ${stdout}${stderr}`));
+      reject(new Error(`${line} still ran after ${timeoutMs} ms; it said: ${stdout}${stderr}\n${state}`));
     }, timeoutMs);
     child.on("error", (e) => {
       clearTimeout(timer);

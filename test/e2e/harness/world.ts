@@ -3,11 +3,20 @@ import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Containerd } from "./containerd.ts";
+import { reportOnFailure } from "./failure-report.ts";
 import { buildVmImage, KATA_REMOTE, ociArchives } from "./images.ts";
 import { type Installation, type InstallationOptions, install } from "./installation.ts";
 import { isAlive, type ProcessInfo, processesOf, signal, until } from "./processes.ts";
-import { must, type Outcome, run } from "./run-command.ts";
+import { inNetwork, must, type Outcome, run } from "./run-command.ts";
+import "./tell-failures.ts";
 import type { ProviderName, TestCloud } from "./test-cloud.ts";
+import { worldReport } from "./world-report.ts";
+
+/** SIGKILL takes a QEMU with much memory, on a host that is busy, some seconds. */
+const KILLED_MS = 60_000;
+/** A daemon gives back what it holds before it ends. */
+const END_MS = 60_000;
+const PS_MS = 10_000;
 
 export interface WorldOptions extends Partial<Omit<InstallationOptions, "folder" | "cloud">> {
   /** Whose VMs; "local" unless given. */
@@ -17,6 +26,10 @@ export interface WorldOptions extends Partial<Omit<InstallationOptions, "folder"
   /** Settings of the shim part that name the world's folder. */
   readonly shimOf?: (folder: string) => InstallationOptions["shim"] & object;
   readonly images?: readonly string[];
+  /** Network namespace of everything that runs here, as if it were a machine of its own: its path. */
+  readonly netns?: string;
+  /** The CNI's configuration list for pods. @param folder where plugins may keep files */
+  readonly cni?: (folder: string) => object;
 }
 
 /** What `kata-remote ps --json` says of one pod. */
@@ -47,20 +60,26 @@ export class World {
   readonly containerd: Containerd;
   readonly #containerds: Containerd[];
   readonly #images: readonly string[];
+  readonly #machine: Machine;
   /** Undefined for provider local. */
   readonly cloud: TestCloud | undefined;
+  readonly #endReports: () => void;
   #adaptor: ChildProcess | undefined;
 
   private constructor(
     installation: Installation,
     containerd: Containerd,
-    rest: { readonly images: readonly string[]; readonly cloud: TestCloud | undefined },
+    rest: { readonly images: readonly string[]; readonly cloud: TestCloud | undefined; readonly machine: Machine },
   ) {
     this.installation = installation;
     this.containerd = containerd;
     this.#containerds = [containerd];
     this.#images = rest.images;
+    this.#machine = rest.machine;
     this.cloud = rest.cloud;
+    const args = ["ps", "--json"];
+    const ps = (): Promise<string> => must(KATA_REMOTE, args, { env: installation.env, timeoutMs: PS_MS });
+    this.#endReports = reportOnFailure(() => worldReport(this, ps));
   }
 
   static async start(options: WorldOptions = {}): Promise<World> {
@@ -78,8 +97,9 @@ export class World {
         ? {}
         : { cloud: { provider, settings: { ...cloud.settings, ...options.cloudSettings }, env: cloud.env } };
     const installation = install({ ...options, ...place, hypervisor, folder, shim });
-    const containerd = await makeContainerd(installation, "a", images);
-    const world = new World(installation, containerd, { images, cloud });
+    const machine = { netns: options.netns, cni: options.cni?.(folder) };
+    const containerd = await makeContainerd(installation, "a", images, machine);
+    const world = new World(installation, containerd, { images, cloud, machine });
     try {
       if (hypervisor === "remote") await world.startAdaptor();
     } catch (e) {
@@ -95,7 +115,7 @@ export class World {
 
   /** One more containerd that uses the same node daemon. */
   async addContainerd(name: string): Promise<Containerd> {
-    const containerd = await makeContainerd(this.installation, name, this.#images);
+    const containerd = await makeContainerd(this.installation, name, this.#images, this.#machine);
     this.#containerds.push(containerd);
     return containerd;
   }
@@ -103,7 +123,8 @@ export class World {
   async startAdaptor(): Promise<void> {
     const { adaptorConfig, env, folder } = this.installation;
     const log = openSync(join(folder, "adaptor.log"), "a");
-    const child = spawn(KATA_REMOTE, ["adaptor", "--config", adaptorConfig], {
+    const { command, args } = inNetwork(this.#machine.netns, KATA_REMOTE, ["adaptor", "--config", adaptorConfig]);
+    const child = spawn(command, args, {
       env,
       stdio: ["ignore", log, log],
       detached: true,
@@ -111,7 +132,7 @@ export class World {
     this.#adaptor = child;
     await until(
       "the adaptor to listen",
-      30_000,
+      END_MS,
       () => {
         if (child.exitCode !== null)
           throw new Error(`the adaptor ended with ${child.exitCode}: ${this.log("adaptor")}`);
@@ -129,7 +150,7 @@ export class World {
   async stopAdaptor(how: "SIGTERM" | "SIGKILL"): Promise<void> {
     const pid = this.adaptorPid;
     signal(pid, how);
-    await until("the adaptor to end", 20_000, () => !isAlive(pid));
+    await until("the adaptor to end", END_MS, () => !isAlive(pid));
     this.#adaptor = undefined;
   }
 
@@ -170,7 +191,7 @@ export class World {
   }
 
   /** Waits until no VM of this world is left. */
-  async untilNoVm(timeoutMs = 60_000): Promise<void> {
+  async untilNoVm(timeoutMs = 120_000): Promise<void> {
     await until(
       "every VM to be gone",
       timeoutMs,
@@ -195,6 +216,7 @@ export class World {
 
   /** Ends everything. @throws Error naming what was left, after having removed it */
   async close(): Promise<void> {
+    this.#endReports();
     const problems: string[] = [];
     for (const containerd of this.#containerds) await containerd.close();
     const daemon = this.daemonPid();
@@ -204,18 +226,27 @@ export class World {
     problems.push(...this.processes().map((p) => `process ${p.pid}: ${p.command.slice(0, 200)}`));
     problems.push(...this.leftovers());
     for (const p of this.processes()) signal(p.pid, "SIGKILL");
-    await until("killed processes to end", 10_000, () => this.processes().length === 0);
+    await until("killed processes to end", KILLED_MS, () => this.processes().length === 0);
     for (const line of readFileSync("/proc/mounts", "utf8").split("\n").reverse()) {
       const target = line.split(" ")[1];
       if (target?.startsWith(this.folder)) await run("umount", ["-l", target]);
     }
     // Gone with the last VM, unless whoever made it was killed.
-    for (const bridge of Object.values(this.installation.bridges)) await run("ip", ["link", "delete", bridge]);
+    for (const bridge of Object.values(this.installation.bridges)) {
+      const { command, args } = inNetwork(this.#machine.netns, "ip", ["link", "delete", bridge]);
+      await run(command, args);
+    }
     if (problems.length > 0 && process.env.KATA_REMOTE_TEST_KEEP !== undefined) {
       console.error(`kept for a look: ${this.folder}`);
     } else rmSync(this.folder, { recursive: true, force: true });
     if (problems.length > 0) throw new Error(`left behind: ${problems.join("; ")}`);
   }
+}
+
+/** Where the processes of a world run, and how its pods are connected. */
+interface Machine {
+  readonly netns: string | undefined;
+  readonly cni: object | undefined;
 }
 
 /** Read only when it is wanted: each brings its endpoint and its models. */
@@ -239,10 +270,11 @@ async function makeContainerd(
   installation: Installation,
   name: string,
   images: readonly string[],
+  machine: Machine,
 ): Promise<Containerd> {
   const folder = join(installation.folder, name);
   mkdirSync(folder, { recursive: true });
-  const containerd = await Containerd.start({ folder, env: installation.env });
+  const containerd = await Containerd.start({ folder, env: installation.env, ...machine });
   for (const archive of await ociArchives([...images, "pause"])) {
     for (const namespace of ["default", "k8s.io"]) await containerd.ctr(["images", "import", archive], { namespace });
   }
@@ -252,8 +284,8 @@ async function makeContainerd(
 async function endProcess(pid: number, problems: string[], what: string): Promise<void> {
   signal(pid, "SIGTERM");
   try {
-    await until(`${what} to end`, 30_000, () => !isAlive(pid));
+    await until(`${what} to end`, END_MS, () => !isAlive(pid));
   } catch {
-    problems.push(`${what} did not end within 30 s of SIGTERM`);
+    problems.push(`${what} did not end within ${END_MS / 1000} s of SIGTERM`);
   }
 }
