@@ -316,6 +316,14 @@ describe("other actions", () => {
     const { stdout } = await launch(["-info"], {}, "latin1");
     const info = RuntimeInfo.decode(Buffer.from(stdout, "latin1"));
     assert.deepEqual([info.name, info.version?.version], ["io.containerd.kata-remote.v2", VERSION]);
+    assert.equal(
+      info.features?.typeUrl,
+      "types.containerd.io/opencontainers/runtime-spec/1/features/Features",
+      "the name under which containerd registers the document",
+    );
+    const features = JSON.parse(Buffer.from(info.features.value).toString());
+    assert.ok(features.mountOptions.includes("rro"));
+    assert.ok(!features.linux.namespaces.includes("user"), "user namespaces are refused at Create");
   });
 
   for (const flag of ["-v", "--version", "-v=true"]) {
