@@ -44,6 +44,7 @@ busybox busybox-static
 update-ca-certificates ca-certificates
 NEEDS
 }
+# wireguard-go: for hosts whose kernel has no WireGuard, as those of the tests may be; a node that has it needs none.
 test_needs() {
   cat <<'NEEDS'
 /usr/lib/cni/bridge containernetworking-plugins
@@ -53,6 +54,8 @@ sfdisk fdisk
 setfattr attr
 git git
 docker-registry docker-registry
+wireguard-go wireguard-go
+tcpdump tcpdump
 openssl openssl
 script bsdutils
 pgrep procps

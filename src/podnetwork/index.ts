@@ -1,4 +1,17 @@
 export {
+  type Attribute,
+  be16,
+  encodeAttributes,
+  encodeMessage,
+  type NetlinkMessage,
+  readAttributes,
+  readMessages,
+  text,
+  u8,
+  u16,
+  u32,
+} from "./netlink-messages.ts";
+export {
   checkNetns,
   familyOf,
   MAX_VNI,
@@ -10,6 +23,7 @@ export {
   parsePlan,
   UdpPort,
   Vni,
+  type WireguardTunnel,
 } from "./plan.ts";
 export type { PodNetwork, PodNetworkTarget, TunnelReservation } from "./pod-network.ts";
 export {
@@ -19,3 +33,14 @@ export {
   stockInterface,
   toStockNetwork,
 } from "./stock-network.ts";
+export { isWireguardKey, newWireguardKeys, publicKeyOf, WireguardKey, type WireguardKeys } from "./wireguard-keys.ts";
+export {
+  CTRL_FAMILY,
+  familyRequest,
+  getDeviceRequest,
+  readDevice,
+  readFamilyId,
+  setDeviceRequest,
+  type WireguardDeviceState,
+  type WireguardPeer,
+} from "./wireguard-messages.ts";

@@ -12,9 +12,15 @@ const good = {
   neighbours: [{ address: "10.0.0.1", mac: "02:00:00:00:00:02", device: "eth0" }],
 };
 
+const wireguard = {
+  ...{ kind: "wireguard", port: 4789, workerAddress: "192.0.0.2", guestAddress: "192.0.0.3", vnis: [1] },
+  ...{ listenPort: 51_820, workerKey: "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=", linkMtu: 1440 },
+};
+
 describe("a plan from the wire", () => {
   it("is taken as it is", () => {
     assert.deepEqual(parsePlan(good, "plan"), good);
+    assert.deepEqual(parsePlan({ ...good, tunnel: wireguard }, "plan"), { ...good, tunnel: wireguard });
   });
 
   const [eth0] = good.interfaces;
@@ -44,6 +50,9 @@ describe("a plan from the wire", () => {
     ["the worker", { tunnel: { ...good.tunnel, workerAddress: "worker" } }, /tunnel\.workerAddress/],
     ["too few numbers", { interfaces: [eth0, { ...eth0, name: "net1" }] }, /one for each interface/],
     ["a number of 25 bits", { tunnel: { ...good.tunnel, vnis: [1 << 24] } }, /tunnel\.vnis/],
+    ["a key that is none", { tunnel: { ...wireguard, workerKey: "AAAA" } }, /tunnel/],
+    ["the guest's end", { tunnel: { ...wireguard, guestAddress: "fd00::3" } }, /tunnel\.guestAddress/],
+    ["no key", { tunnel: { ...wireguard, workerKey: undefined } }, /tunnel/],
     ["a tunnel of the future", { tunnel: { kind: "carrier pigeon" } }, /tunnel/],
     ["a version of the future", { version: 2 }, /version/],
   ] as const) {

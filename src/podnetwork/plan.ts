@@ -2,6 +2,7 @@ import { isIP, isIPv4 } from "node:net";
 import { type Static, Type } from "typebox";
 import { parseConfig } from "../base/config.ts";
 import { Fault } from "../base/fault.ts";
+import { WireguardKey } from "./wireguard-keys.ts";
 
 const closed = { additionalProperties: false } as const;
 /** What the kernel takes for an interface. Source: dev_valid_name() in net/core/dev.c. */
@@ -66,21 +67,38 @@ export const MAX_VNI = 0xff_ff_ff;
 export const Vni = Type.Integer({ minimum: 1, maximum: MAX_VNI });
 export const UdpPort = Type.Integer({ minimum: 1, maximum: 65_535 });
 
+const vxlan = {
+  /** UDP, of VXLAN. */
+  port: UdpPort,
+  /** The worker's end of VXLAN, as the guest sees it. */
+  workerAddress: IpAddress,
+  /** One for each interface, in their order. */
+  vnis: Type.Array(Vni, { minItems: 1, maxItems: 64 }),
+};
+const VxlanTunnel = Type.Object({ kind: Type.Literal("vxlan"), ...vxlan }, closed);
+/** VXLAN as above, inside of a WireGuard link whose two keys are this pod's alone. */
+export const WireguardTunnel = Type.Object(
+  {
+    kind: Type.Literal("wireguard"),
+    ...vxlan,
+    /** The guest's end of VXLAN, which is beside the worker's in a /31. */
+    guestAddress: IpAddress,
+    /** Where the guest's WireGuard listens, UDP. The worker speaks first: the guest learns its address and port by that. */
+    listenPort: UdpPort,
+    /** The worker's public key, base64. */
+    workerKey: WireguardKey,
+    /** Of the WireGuard link. */
+    linkMtu: Type.Integer({ minimum: 68, maximum: 65_535 }),
+  },
+  closed,
+);
+export type WireguardTunnel = Static<typeof WireguardTunnel>;
+
 /** What the guest makes of its pod's network: the same namespace again, with a tunnel behind each interface. */
 export const PodNetworkPlan = Type.Object(
   {
     version: Type.Literal(1),
-    tunnel: Type.Object(
-      {
-        kind: Type.Literal("vxlan"),
-        port: UdpPort,
-        /** The worker's end, as the guest sees it. */
-        workerAddress: IpAddress,
-        /** One for each interface, in their order. */
-        vnis: Type.Array(Vni, { minItems: 1, maxItems: 64 }),
-      },
-      closed,
-    ),
+    tunnel: Type.Union([VxlanTunnel, WireguardTunnel]),
     ...PodNetns.properties,
   },
   closed,
@@ -94,8 +112,11 @@ export type PodNetworkPlan = Static<typeof PodNetworkPlan>;
 export function parsePlan(input: unknown, origin: string): PodNetworkPlan {
   const plan = parseConfig(PodNetworkPlan, input, origin);
   checkNetns(plan, origin);
-  const { workerAddress, vnis } = plan.tunnel;
+  const { tunnel } = plan;
+  const { workerAddress, vnis } = tunnel;
   if (isIP(workerAddress) === 0) throw invalid(origin, "tunnel.workerAddress", workerAddress);
+  if (tunnel.kind === "wireguard" && !(isIPv4(tunnel.guestAddress) && isIPv4(workerAddress)))
+    throw invalid(origin, "tunnel.guestAddress (IPv4 inside of WireGuard)", tunnel.guestAddress);
   if (vnis.length !== plan.interfaces.length || new Set(vnis).size !== vnis.length)
     throw invalid(origin, "tunnel.vnis (one for each interface)", vnis.join(" "));
   return plan;

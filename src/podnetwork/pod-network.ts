@@ -63,6 +63,12 @@ export interface PodNetwork {
     guestAddresses: readonly string[],
     call: Call,
   ): Promise<PodNetworkPlan | undefined>;
+  /**
+   * The guest has made its end and answered with its key: what it sends is taken from here on. Repeatable; a plan without
+   * keys needs no such step.
+   * @throws Fault failed_precondition when there is no such tunnel, or the answer is no key
+   */
+  complete(target: PodNetworkTarget, guestKey: string, call: Call): Promise<void>;
   /** Removes what attach made. A link or namespace that is gone is success. The tunnel's numbers stay taken. */
   detach(target: PodNetworkTarget, call: Call): Promise<void>;
   /** Gives the tunnel's numbers back: only when the VM is known to end, so that its packets reach no other pod. */

@@ -84,7 +84,9 @@ for (const netlink of [true, false])
 
     function guestHalf(guest: string, podns: string): GuestNetwork {
       return new GuestNetwork({
-        podNetns: spaces.path(podns),
+        namespaces: { pod: spaces.path(podns), tunnel: "" },
+        makeTunnelNamespace: () => assert.fail("VXLAN needs no namespace of its own"),
+        setLink: () => assert.fail("VXLAN has no keys"),
         run: async (where, batch, force = false) => {
           const args = [...(force ? ["-force"] : []), "-batch", "-"];
           await spaces.run(where === "root" ? guest : podns, "ip", args, { input: batch });

@@ -31,7 +31,7 @@ async function world(agent: ServiceImplementation<typeof AgentServiceDefinition>
       setClock: () => undefined,
       setHostname: (name) => hostnames.push(name),
       listeningMs: () => 3700,
-      setPodNetwork: async () => undefined,
+      setPodNetwork: async () => "",
     },
   });
   const port = await forwarder.listen(0, "127.0.0.1");

@@ -20,7 +20,7 @@ export function realForwarder(
       setClock: () => undefined,
       setHostname: () => undefined,
       listeningMs: () => 0,
-      setPodNetwork: async () => undefined,
+      setPodNetwork: async () => "",
     },
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },
   });

@@ -114,7 +114,7 @@ export class StubGuest {
           ca: this.#caPem,
           minVersion: "TLSv1.3",
         });
-        return {};
+        return { tunnelKey: "" };
       },
       info: async () => ({
         bootId: randomUUID(),

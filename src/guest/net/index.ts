@@ -1,3 +1,3 @@
 export { GuestNetwork, type IpRunner } from "./guest-network.ts";
-export { runIp } from "./run-ip.ts";
+export { openGuestNetwork } from "./open-guest-network.ts";
 export { stockPlan } from "./stock-plan.ts";

@@ -1,9 +1,11 @@
 import { familyOf, type PodNetworkPlan, type PodRoute } from "../../podnetwork/index.ts";
 
-/** Input for two runs of `ip -batch`: every process costs a guest under emulation tens of milliseconds. */
+/** Input for runs of `ip -batch`: every process costs a guest under emulation tens of milliseconds. */
 export interface IpBatches {
-  /** In the guest's own namespace, where the tunnels' sockets are. */
+  /** In the guest's own namespace, where the outermost tunnels' sockets are. */
   readonly root: string;
+  /** In the namespace between it and the pod's, which has the WireGuard link; "" without one. */
+  readonly tunnel: string;
   /** In the pod's. */
   readonly pod: string;
 }
@@ -13,15 +15,23 @@ function temporaryName(index: number): string {
   return `kr-pod${index}`;
 }
 
+/** The WireGuard link, in a namespace of its own: VXLAN's socket is in there, where nothing comes but what it decrypted. */
+export const WIREGUARD_LINK = "kr-wg0";
+
+export interface PlanNamespaces {
+  readonly pod: string;
+  readonly tunnel: string;
+}
+
 /**
  * What makes a plan real. Addresses bring no routes of their own (noprefixroute), since the plan has all of them, and need
  * no duplicate detection: the CNI gave them out. The plan has been checked: nothing in it can end a word or a line.
  */
-export function ipBatches(plan: PodNetworkPlan, podNetns: string): IpBatches {
+export function ipBatches(plan: PodNetworkPlan, namespaces: PlanNamespaces): IpBatches {
   const { port, workerAddress, vnis } = plan.tunnel;
-  const root = plan.interfaces.map(
+  const vxlan = plan.interfaces.map(
     ({ mac, mtu }, index) =>
-      `link add name ${temporaryName(index)} netns ${podNetns} address ${mac} mtu ${mtu}` +
+      `link add name ${temporaryName(index)} netns ${namespaces.pod} address ${mac} mtu ${mtu}` +
       ` type vxlan id ${vnis[index]} remote ${workerAddress} dstport ${port} nolearning`,
   );
   const links = plan.interfaces.flatMap(({ name, addresses }, index) => [
@@ -36,14 +46,24 @@ export function ipBatches(plan: PodNetworkPlan, podNetns: string): IpBatches {
   const neighbours = plan.neighbours.map(
     ({ address, mac, device }) => `neighbour replace ${address} lladdr ${mac} dev ${device} nud permanent`,
   );
-  return { root: lines(root), pod: lines([...links, ...routes, ...neighbours]) };
+  const pod = lines([...links, ...routes, ...neighbours]);
+  if (plan.tunnel.kind === "vxlan") return { root: lines(vxlan), tunnel: "", pod };
+  const { guestAddress, linkMtu } = plan.tunnel;
+  const root = `link add name ${WIREGUARD_LINK} netns ${namespaces.tunnel} mtu ${linkMtu} type wireguard`;
+  const link = [
+    `address add ${guestAddress}/31 dev ${WIREGUARD_LINK}`,
+    `link set dev ${WIREGUARD_LINK} addrgenmode none up`,
+  ];
+  return { root: lines([root]), tunnel: lines([...link, ...vxlan]), pod };
 }
 
-/** Undoes both, as far as they came. */
-export function removalBatch(plan: PodNetworkPlan): string {
-  return lines(
-    plan.interfaces.flatMap(({ name }, index) => [`link delete ${temporaryName(index)}`, `link delete ${name}`]),
-  );
+/** Undoes them, as far as they came. */
+export function removalBatches(plan: PodNetworkPlan): Pick<IpBatches, "tunnel" | "pod"> {
+  const pod = plan.interfaces.flatMap(({ name }, index) => [
+    `link delete ${temporaryName(index)}`,
+    `link delete ${name}`,
+  ]);
+  return { pod: lines(pod), tunnel: plan.tunnel.kind === "vxlan" ? "" : lines([`link delete ${WIREGUARD_LINK}`]) };
 }
 
 function addAddress(device: string, address: string, prefixLength: number): string {

@@ -3,10 +3,11 @@ import { Fault } from "../../base/fault.ts";
 import type { Children } from "../system/children.ts";
 import { inNamespace } from "../system/namespaces.ts";
 import type { IpRunner } from "./guest-network.ts";
+import type { PlanNamespaces } from "./ip-batches.ts";
 
 export interface RunIpDeps {
   readonly children: Children;
-  readonly podNetns: string;
+  readonly namespaces: PlanNamespaces;
   /** Where batches are written. */
   readonly dir: string;
 }
@@ -18,7 +19,9 @@ export function runIp(deps: RunIpDeps): IpRunner {
     await writeFile(path, batch);
     const args = [...(force ? ["-force"] : []), "-batch", path];
     const start = (): ReturnType<Children["run"]> => deps.children.run("/bin/ip", args);
-    const { exitCode, stderr } = await (namespace === "root" ? start() : inNamespace("net", deps.podNetns, start));
+    const { exitCode, stderr } = await (namespace === "root"
+      ? start()
+      : inNamespace("net", deps.namespaces[namespace], start));
     if (exitCode === 0 || force) return;
     const line = Number(/Command failed \S+:(\d+)/.exec(stderr)?.[1] ?? 0);
     const command = batch.split("\n")[line - 1] ?? "its first command";

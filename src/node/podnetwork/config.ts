@@ -4,14 +4,16 @@ import { UdpPort, Vni } from "../../podnetwork/index.ts";
 /** `[podNetwork]` of the node's configuration. */
 export const PodNetworkConfig = Type.Object(
   {
-    tunnel: Type.Union([Type.Literal("vxlan"), Type.Literal("none")], {
+    tunnel: Type.Union([Type.Literal("vxlan"), Type.Literal("wireguard"), Type.Literal("none")], {
       default: "vxlan",
-      description: "How a pod's network gets into its VM. none: the pod has its own localhost only",
+      description:
+        "How a pod's network gets into its VM. wireguard: encrypted, with our image only. none: the pod has its own localhost only",
     }),
     port: Type.Integer({
       ...UdpPort,
       default: 4789,
-      description: "UDP, both ways between node and pod VMs. Calico and others that use 4789 need another one here",
+      description:
+        "UDP, both ways between node and pod VMs; with wireguard where VMs listen. Calico and others that use 4789 need another one here",
     }),
     firstVni: Type.Integer({
       ...Vni,

@@ -6,6 +6,7 @@ import { NetlinkNetwork } from "./netlink/index.ts";
 import { NetworkCommands, type NetworkCommandsOptions } from "./network-commands.ts";
 import { VniAllocator } from "./vni-allocator.ts";
 import { VxlanPodNetwork } from "./vxlan-pod-network.ts";
+import { WireguardPodNetwork } from "./wireguard/index.ts";
 
 export { PodNetworkConfig } from "./config.ts";
 export { verifyPodNetwork } from "./verify.ts";
@@ -23,8 +24,12 @@ export interface PodNetworkOptions extends NetworkCommandsOptions {
 export function openPodNetwork(options: PodNetworkOptions): PodNetwork | undefined {
   const { config, stateDir, log } = options;
   if (config.tunnel === "none") return undefined;
-  const { port, firstVni, bypassConntrack } = config;
+  const { tunnel, port, firstVni, bypassConntrack } = config;
+  const { hostNetns } = options;
+  const commands = new NetworkCommands(options);
   const vnis = new VniAllocator({ path: join(stateDir, "vnis.json"), first: firstVni });
-  const netlink = options.netlink === false ? undefined : new NetlinkNetwork({ hostNetns: options.hostNetns, log });
-  return new VxlanPodNetwork({ commands: new NetworkCommands(options), netlink, vnis, port, bypassConntrack, log });
+  const netlink = options.netlink === false ? undefined : new NetlinkNetwork({ hostNetns, log });
+  const vxlan = new VxlanPodNetwork({ commands, netlink, vnis, port, bypassConntrack, log });
+  const dir = join(stateDir, "wireguard");
+  return new WireguardPodNetwork({ vxlan, wanted: tunnel === "wireguard", commands, hostNetns, port, dir, log });
 }

@@ -71,6 +71,7 @@ const SCOPES: Readonly<Record<string, number>> = { global: 0, site: 200, link: 2
 /** Our own tunnels in there. */
 export const TUNNEL_PREFIX = "kr-vx";
 export const TUNNEL_NAME = new RegExp(`^${TUNNEL_PREFIX}\\d+$`);
+export const WIREGUARD_LINK = "kr-wg0";
 
 /**
  * What of a namespace the guest shall have: every interface with an address that is not loopback or our own, its
@@ -79,7 +80,7 @@ export const TUNNEL_NAME = new RegExp(`^${TUNNEL_PREFIX}\\d+$`);
  * @throws Fault failed_precondition naming what cannot be carried over
  */
 export function readNetns(output: NetnsOutput, origin: string): PodNetns | undefined {
-  const links = output.links.filter((l) => !l.flags.includes("LOOPBACK") && !TUNNEL_NAME.test(l.ifname));
+  const links = output.links.filter(({ flags, ifname }) => !flags.includes("LOOPBACK") && !isOurs(ifname));
   const interfaces = links
     .filter((l) => l.flags.includes("UP") && addresses(l).some((a) => a.scope !== "link"))
     .map((link) => {
@@ -107,6 +108,10 @@ export function readNetns(output: NetnsOutput, origin: string): PodNetns | undef
   const netns = parseConfig(PodNetns, { interfaces, routes, neighbours }, origin);
   checkNetns(netns, origin);
   return netns;
+}
+
+function isOurs(ifname: string): boolean {
+  return TUNNEL_NAME.test(ifname) || ifname === WIREGUARD_LINK;
 }
 
 function addresses(link: IpLink) {

@@ -4,6 +4,7 @@ import type { Finding } from "../../provider/index.ts";
 import type { PodNetworkConfig } from "./config.ts";
 import { NetworkCommands } from "./network-commands.ts";
 import { type IpLink, TUNNEL_NAME } from "./read-netns.ts";
+import { probeWireguard } from "./wireguard/index.ts";
 
 /** What the pod network needs on this host. Tried in a namespace that is gone afterwards: nothing here is changed. */
 export async function verifyPodNetwork(config: PodNetworkConfig, call: Call): Promise<readonly Finding[]> {
@@ -14,7 +15,7 @@ export async function verifyPodNetwork(config: PodNetworkConfig, call: Call): Pr
         subject,
         state: "warning",
         detail: "switched off: a pod's IP is not reachable from outside, and a pod reaches nothing but itself",
-        remedy: 'set podNetwork.tunnel to "vxlan"',
+        remedy: 'set podNetwork.tunnel to "vxlan" or "wireguard"',
       },
     ];
   const commands = new NetworkCommands();
@@ -31,6 +32,7 @@ export async function verifyPodNetwork(config: PodNetworkConfig, call: Call): Pr
       },
     ];
   }
+  if (config.tunnel === "wireguard") return [await verifyWireguard(commands, port, call)];
   const found: Finding[] = [{ subject, state: "ok", detail: `VXLAN on UDP port ${port}, joined to pods by tc` }];
   const devices = await commands.hostJson<IpLink>("ip", ["-json", "-d", "link", "show", "type", "vxlan"], call);
   const others = devices.filter((d) => d.linkinfo?.info_data?.port === port && !TUNNEL_NAME.test(d.ifname));
@@ -42,6 +44,22 @@ export async function verifyPodNetwork(config: PodNetworkConfig, call: Call): Pr
       remedy: "set podNetwork.port to another one",
     });
   return found;
+}
+
+/** Whose WireGuard it is. */
+async function verifyWireguard(commands: NetworkCommands, port: number, call: Call): Promise<Finding> {
+  const subject = "pod network";
+  try {
+    const kind = await probeWireguard(commands, call);
+    const whose =
+      kind === "kernel"
+        ? "this host's kernel has it"
+        : "by wireguard-go, a process for each pod, as this host's kernel lacks it: slower";
+    return { subject, state: "ok", detail: `WireGuard to UDP port ${port} of pod VMs: ${whose}` };
+  } catch (e) {
+    const remedy = "load the kernel's module wireguard, or apt-get install wireguard-go";
+    return { subject, state: "error", detail: Fault.from(e).fullMessage, remedy };
+  }
 }
 
 const TRIAL = `

@@ -14,6 +14,8 @@ export interface TunnelEnds {
   readonly local: string;
   readonly remote: string;
   readonly port: number;
+  /** The device's socket is in the pod's namespace, where its packets go through another tunnel; else in the host's. */
+  readonly inPod?: boolean;
 }
 
 interface Filter {
@@ -117,11 +119,12 @@ async function addDevice(
   netnsPath: string,
   name: string,
   link: TunnelLink,
-  { local, remote, port }: TunnelEnds,
+  { local, remote, port, inPod = false }: TunnelEnds,
   call: Call,
 ): Promise<void> {
   const args = [
-    ...["link", "add", "name", name, "netns", await commands.reachable(netnsPath), "mtu", String(link.mtu)],
+    ...["link", "add", "name", name, ...(inPod ? [] : ["netns", await commands.reachable(netnsPath)])],
+    ...["mtu", String(link.mtu)],
     ...[
       "type",
       "vxlan",
@@ -136,7 +139,8 @@ async function addDevice(
       "nolearning",
     ],
   ];
-  await commands.host("ip", args, call).catch((thrown: unknown) => {
+  const added = inPod ? commands.pod(netnsPath, "ip", args, call) : commands.host("ip", args, call);
+  await added.catch((thrown: unknown) => {
     const cause = Fault.from(thrown);
     if (/already exists|File exists/.test(cause.message)) throw new VniInUse();
     if (!/Unknown device type|Operation not supported/.test(cause.message)) throw cause;

@@ -15,6 +15,7 @@ import { ConntrackBypass } from "./conntrack-bypass.ts";
 import type { NetlinkNetwork } from "./netlink/index.ts";
 import type { NetworkCommands } from "./network-commands.ts";
 import { type IpLink, type IpNeighbour, type IpRoute, readNetns } from "./read-netns.ts";
+import { fitted, VXLAN_OVERHEAD } from "./tunnel-mtu.ts";
 import type { VniAllocator } from "./vni-allocator.ts";
 import { areFree, ensureLinks, removeLinks, type TunnelEnds, type TunnelLink, VniInUse } from "./vxlan-links.ts";
 import { type HostNetwork, workerAddress } from "./worker-address.ts";
@@ -31,15 +32,11 @@ export interface VxlanPodNetworkDeps {
   readonly log: Logger;
 }
 
-/** Bytes that a tunnel adds inside of the outer packet: IP, UDP, VXLAN, inner Ethernet. Source: RFC 7348 §4.1 and §5. */
-const OVERHEAD = { 4: 50, 6: 70 } as const;
 /** When connection tracking is told, and how long that may take, ms. */
 const BYPASS_AFTER_MS = 1000;
 const BYPASS_MS = 60_000;
 /** Several daemons on one host (in tests) count from the same number. */
 const VNI_ATTEMPTS = 1024;
-/** Source: RFC 8200 §5, RFC 791. */
-const SMALLEST_MTU = { 4: 576, 6: 1280 } as const;
 
 /** Carries pods' networks into their VMs by VXLAN, one device for each interface, joined by tc. */
 export class VxlanPodNetwork implements PodNetwork {
@@ -102,7 +99,7 @@ export class VxlanPodNetwork implements PodNetwork {
     call: Call,
   ): Promise<PodNetworkPlan | undefined> {
     const remote = guestAddresses[0];
-    const underlay = remote === undefined ? undefined : await this.#underlay(remote, call);
+    const underlay = remote === undefined ? undefined : await this.underlay(remote, call);
     if (remote === undefined || underlay === undefined) return undefined;
     const { vnis, written } = await this.#deps.vnis.take(target.sandboxId, found.interfaces.length);
     await written;
@@ -118,7 +115,7 @@ export class VxlanPodNetwork implements PodNetwork {
     return await this.#lock(target.sandboxId).run(async () => {
       const { port, vnis } = this.#deps;
       const remote = guestAddresses[0];
-      const underlay = remote === undefined ? undefined : await this.#underlay(remote, call);
+      const underlay = remote === undefined ? undefined : await this.underlay(remote, call);
       if (remote === undefined || underlay === undefined) return undefined;
       const ends = { local: underlay.local, remote, port };
       this.#keepFromConntrack(target.sandboxId, remote);
@@ -128,7 +125,7 @@ export class VxlanPodNetwork implements PodNetwork {
           const links = found.interfaces.map(
             ({ name, mtu }, index): TunnelLink => ({ podInterface: name, mtu, vni: given.vnis[index] ?? 0 }),
           );
-          await this.#ensureLinks(target.netnsPath, links, ends, call);
+          await this.join(target.netnsPath, links, ends, call);
           break;
         } catch (e) {
           if (!(e instanceof VniInUse) || attempt >= VNI_ATTEMPTS) throw e;
@@ -139,6 +136,10 @@ export class VxlanPodNetwork implements PodNetwork {
       await given.written; // before the guest is told them
       return planOf({ target, found, vnis: given.vnis, remote, underlay, port });
     });
+  }
+
+  async complete(): Promise<void> {
+    // VXLAN has no keys: the tunnel is whole since the attach.
   }
 
   async detach(target: PodNetworkTarget, call: Call): Promise<void> {
@@ -164,7 +165,8 @@ export class VxlanPodNetwork implements PodNetwork {
     await this.#deps.vnis.retain(sandboxIds);
   }
 
-  async #ensureLinks(netnsPath: string, links: readonly TunnelLink[], ends: TunnelEnds, call: Call): Promise<void> {
+  /** Makes devices and joins them to the pod's interfaces. Repeatable. @throws VniInUse; Fault with the remedy */
+  async join(netnsPath: string, links: readonly TunnelLink[], ends: TunnelEnds, call: Call): Promise<void> {
     const { commands, netlink } = this.#deps;
     if ((await netlink?.attach(await commands.reachable(netnsPath), links, ends)) === undefined)
       await ensureLinks(commands, netnsPath, links, ends, call);
@@ -222,7 +224,7 @@ export class VxlanPodNetwork implements PodNetwork {
   }
 
   /** How this host reaches the VM; undefined when packets would not leave it (user-mode network: loopback). */
-  async #underlay(remote: string, call: Call): Promise<Underlay | undefined> {
+  async underlay(remote: string, call: Call): Promise<Underlay | undefined> {
     const { commands, netlink } = this.#deps;
     const path = await netlink?.path(remote);
     if (path?.local === true) return undefined;
@@ -246,7 +248,7 @@ export class VxlanPodNetwork implements PodNetwork {
   }
 }
 
-interface Underlay {
+export interface Underlay {
   /** This host's address on the way to the VM. */
   readonly local: string;
   readonly mtu: number;
@@ -261,12 +263,10 @@ function planOf(known: {
   readonly port: number;
 }): PodNetworkPlan {
   const { target, found, vnis, remote, underlay, port } = known;
-  const room = underlay.mtu - OVERHEAD[familyOf(remote)];
   const plan = {
     version: 1,
     tunnel: { kind: "vxlan", port, workerAddress: underlay.local, vnis },
-    ...found,
-    interfaces: found.interfaces.map((i) => ({ ...i, mtu: Math.min(i.mtu, checkedRoom(room, i, remote)) })),
+    ...fitted(found, underlay.mtu - VXLAN_OVERHEAD[familyOf(remote)], remote),
   };
   return parsePlan(plan, `plan for ${target.netnsPath}`);
 }
@@ -274,12 +274,4 @@ function planOf(known: {
 function toldAlready(vnis: readonly number[]): Fault {
   const message = `VXLAN network identifier ${vnis.join(", ")}, which the pod VM was told, is used by another program of this host: let podNetwork.firstVni begin elsewhere`;
   return new Fault("failed_precondition", message);
-}
-
-/** @throws Fault failed_precondition when an address of the interface could not work with so little */
-function checkedRoom(room: number, pod: PodNetns["interfaces"][number], remote: string): number {
-  const needed = Math.max(...pod.addresses.map((a) => SMALLEST_MTU[familyOf(a.address)]));
-  if (room >= needed) return room;
-  const message = `the path to the pod VM at ${remote} leaves ${room} bytes in the tunnel, interface ${pod.name} needs ${needed}: raise the MTU of the network between node and VM`;
-  throw new Fault("failed_precondition", message);
 }

@@ -1,2 +1,2 @@
 export { NetlinkNetwork } from "./netlink-network.ts";
-export { NetlinkError } from "./netlink-socket.ts";
+export { Netlink, NetlinkError, type NetlinkSocket } from "./netlink-socket.ts";

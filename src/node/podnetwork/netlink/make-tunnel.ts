@@ -1,8 +1,7 @@
 import { addressBytes } from "../../../base/address.ts";
-import { familyOf } from "../../../podnetwork/index.ts";
+import { type Attribute, be16, encodeAttributes, familyOf, text, u8, u32 } from "../../../podnetwork/index.ts";
 import { TUNNEL_NAME, TUNNEL_PREFIX } from "../read-netns.ts";
 import { PREF, type TunnelEnds, type TunnelLink, VniInUse } from "../vxlan-links.ts";
-import { type Attribute, be16, encodeAttributes, text, u8, u32 } from "./messages.ts";
 import { NetlinkError, type NetlinkSocket } from "./netlink-socket.ts";
 import { linkHeader, readLinks } from "./read-namespace.ts";
 
@@ -81,7 +80,13 @@ export function makeTunnels(
         [VXLAN.port, be16(ends.port)],
         [VXLAN.learning, u8(0)],
       ];
-      addDevice(host, netns, name, [[IFLA.mtu, u32(mtu)]], [[VXLAN.id, u32(vni)], ...peer, ...data]);
+      addDevice(
+        ends.inPod === true ? pod : host,
+        netns,
+        name,
+        [[IFLA.mtu, u32(mtu)]],
+        [[VXLAN.id, u32(vni)], ...peer, ...data],
+      );
       continue;
     }
     // One with a peer already is somebody's work to be judged; one of another number must go.

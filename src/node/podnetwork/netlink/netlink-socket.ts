@@ -1,12 +1,12 @@
 import { closeSync, openSync } from "node:fs";
 import { constants } from "node:os";
-import { encodeMessage, type NetlinkMessage, readMessages } from "./messages.ts";
+import { encodeMessage, type NetlinkMessage, readMessages } from "../../../podnetwork/index.ts";
 
 /** Source: include/uapi/linux/{sched,socket,netlink}.h */
 const CLONE_NEWNET = 0x40000000;
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
-const NETLINK_ROUTE = 0;
+const PROTOCOLS = { route: 0, generic: 16 } as const;
 const MSG_DONTWAIT = 0x40;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
@@ -37,7 +37,7 @@ export class NetlinkError extends Error {
   }
 }
 
-/** Opens rtnetlink sockets in network namespaces. */
+/** Opens netlink sockets in network namespaces. */
 export class Netlink {
   readonly #libc: Libc;
 
@@ -66,16 +66,16 @@ export class Netlink {
    * of this program runs on it meanwhile, and namespaces belong to threads.
    * @param netns Undefined: this process's own
    */
-  open(netns: string | undefined): NetlinkSocket {
+  open(netns: string | undefined, protocol: keyof typeof PROTOCOLS = "route"): NetlinkSocket {
     const libc = this.#libc;
-    if (netns === undefined) return new NetlinkSocket(libc, this.#socket());
+    if (netns === undefined) return new NetlinkSocket(libc, this.#socket(protocol));
     const own = openSync("/proc/thread-self/ns/net", "r");
     try {
       const target = openSync(netns, "r");
       try {
         if (libc.setns(target, CLONE_NEWNET) !== 0) throw new NetlinkError(`enter ${netns}`, libc.errno());
         try {
-          return new NetlinkSocket(libc, this.#socket());
+          return new NetlinkSocket(libc, this.#socket(protocol));
         } finally {
           // In a foreign namespace everything that follows would go wrong.
           if (libc.setns(own, CLONE_NEWNET) !== 0) process.abort();
@@ -88,8 +88,8 @@ export class Netlink {
     }
   }
 
-  #socket(): number {
-    const fd = this.#libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE);
+  #socket(protocol: keyof typeof PROTOCOLS): number {
+    const fd = this.#libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, PROTOCOLS[protocol]);
     if (fd < 0) throw new NetlinkError("netlink socket", this.#libc.errno());
     return fd;
   }

@@ -1,6 +1,6 @@
 import { addressBytes, addressText } from "../../../base/address.ts";
+import { encodeAttributes, readAttributes, u32 } from "../../../podnetwork/index.ts";
 import type { IpLink, IpNeighbour, IpRoute, NetnsOutput } from "../read-netns.ts";
-import { encodeAttributes, readAttributes, u32 } from "./messages.ts";
 import type { NetlinkSocket } from "./netlink-socket.ts";
 
 /** Source: include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,if_arp}.h */
