@@ -20,6 +20,9 @@ export const TREE_ALPN = "kata-remote-tree/1";
 /** Driver of a Storage whose source is a treeId: mounted at mount_point as an overlay over that tree. */
 export const TREE_STORAGE_DRIVER = "kata-remote-tree";
 
+/** Driver of a Storage whose source is the id of a cloud's volume: the guest finds it, formats an empty one and mounts it. */
+export const VOLUME_STORAGE_DRIVER = "kata-remote-volume";
+
 /** Serial console lines of a guest; the fingerprint is lower-case hex of the key's SHA-256 (SPKI, DER). */
 export const CONSOLE_KEY_PREFIX = "kata-remote: guest key sha256:";
 export const CONSOLE_LISTENING = "kata-remote: listening";

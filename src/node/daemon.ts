@@ -1,11 +1,12 @@
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { markHeapWhenFull } from "../base/buffer-heap.ts";
 import { type Call, withDeadline } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { mkdirPrivate } from "../base/files.ts";
 import type { Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
-import { InProcessRelay, type Relay } from "../relay/index.ts";
+import { InProcessRelay, type Relay, type RelayOptions } from "../relay/index.ts";
 import type { Hypervisor } from "../shim/hypervisor/index.ts";
 import type { ShimDeps, ShimService } from "../shim/index.ts";
 import type { NodeConfig } from "./config.ts";
@@ -84,8 +85,7 @@ export async function startNodeDaemon(config: NodeConfig, deps: NodeDaemonDeps, 
       for (const hypervisor of hypervisors.values()) await hypervisor.close();
     });
     const { keepAliveMs, keepAliveDeadlineMs } = config;
-    const relay: Relay =
-      (await deps.openRelay?.(call)) ?? new InProcessRelay({ log, keepAliveMs, keepAliveDeadlineMs });
+    const relay: Relay = (await deps.openRelay?.(call)) ?? relayInside({ log, keepAliveMs, keepAliveDeadlineMs });
     undo.push(async () => relay[Symbol.asyncDispose]());
     const doors = new Doors({ runDir, relay, log });
     const podNetwork = openPodNetwork({ config: config.podNetwork, stateDir, log, hostRoot: deps.hostRoot });
@@ -167,6 +167,12 @@ function follow(
     .catch((err: unknown) => {
       log.error({ hypervisor: hypervisor.name, err }, "watch ended: lost VMs are only noticed by their connections");
     });
+}
+
+/** A relay in this process: what flows through it is more than what the daemon itself allocates. */
+function relayInside(options: RelayOptions): Relay {
+  markHeapWhenFull();
+  return new InProcessRelay(options);
 }
 
 async function closeAll(undo: ((reason: string) => Promise<void>)[], reason: string, log: Logger): Promise<void> {

@@ -10,6 +10,8 @@ export interface DirectVolume {
   readonly fsType: string;
   readonly encryptType?: string;
   readonly keyId?: string;
+  /** Group that the volume's files are to belong to. */
+  readonly fsGroup?: number;
 }
 
 /** Part of the path of every CSI volume. Source: wire contract §3.9. */
@@ -67,6 +69,7 @@ function read(source: string, text: string): DirectVolume {
     diskId,
     fsType: fstype || "ext4",
     ...(metadata["encrypt-type"] === undefined ? {} : { encryptType: metadata["encrypt-type"] }),
+    ...(/^\d+$/.test(metadata.fsGroup ?? "") ? { fsGroup: Number(metadata.fsGroup) } : {}),
     ...(metadata["kbs-key-id"] === undefined ? {} : { keyId: metadata["kbs-key-id"] }),
   };
 }

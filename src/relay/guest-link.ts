@@ -4,7 +4,7 @@ import { type Deferred, deferred } from "../base/deferred.ts";
 import { Fault } from "../base/fault.ts";
 import type { Logger } from "../base/log.ts";
 import { race, sleep } from "../base/retry.ts";
-import { type CallOptions, Code, StatusError, TtrpcClient, type UnaryCaller } from "../ttrpc/index.ts";
+import { type CallOptions, Code, type Metadata, StatusError, TtrpcClient, type UnaryCaller } from "../ttrpc/index.ts";
 import { agentServes, checkHealth, GuestSession } from "./guest-session.ts";
 import { type GuestFacts, type GuestSpec, KEEP_KEY, REQUEST_KEY } from "./relay.ts";
 import { mayRepeat, StockSession } from "./stock-session.ts";
@@ -34,6 +34,9 @@ export class GuestLink implements UnaryCaller {
   #next: Deferred<Connection> = deferred();
   #current: Connection | undefined;
   #ticket: Buffer | undefined;
+  /** Keys of calls: nobody else, and no relay after this one, gives the guest the same. */
+  readonly #keyPrefix = `${randomUUID()}-`;
+  #keys = 0;
 
   constructor(spec: GuestSpec, deps: { readonly dialer: Dialer; readonly log: Logger }) {
     this.#spec = spec;
@@ -74,15 +77,16 @@ export class GuestLink implements UnaryCaller {
   }
 
   async call(service: string, method: string, payload: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
-    const given = options.metadata?.filter(([name]) => name !== KEEP_KEY) ?? [];
     const stock = this.#spec.stock !== undefined;
-    const metadata = stock ? given : [...given, [REQUEST_KEY, randomUUID()] as const];
+    const metadata = this.#metadata(options.metadata ?? [], stock);
+    // A call that a relay passes on has its signal in its prototype: it is not watched, which costs more than the call.
+    const signal = Object.hasOwn(options, "signal") ? options.signal : undefined;
     const end = options.timeoutMs === undefined ? undefined : performance.now() + options.timeoutMs;
     for (;;) {
       const connection = this.#current ?? (await this.#connected(options.signal, end));
-      const left = end === undefined ? {} : { timeoutMs: timeLeft(end, method) };
+      const timeoutMs = end === undefined ? undefined : timeLeft(end, method);
       try {
-        return await connection.client.call(service, method, payload, { ...options, ...left, metadata });
+        return await connection.client.call(service, method, payload, { signal, timeoutMs, metadata });
       } catch (e) {
         if (!isBroken(e) || options.signal?.aborted === true) throw e;
         // The same request goes out again under the same key on the next connection.
@@ -152,11 +156,7 @@ export class GuestLink implements UnaryCaller {
       const connection = await this.#dial(call);
       this.#spec.onStage?.("connected");
       try {
-        await this.#session.establish(connection.peer, connection.client, call);
-        const [facts] = await Promise.all([
-          this.#session.facts(connection.client, call),
-          agentServes(connection.client, call),
-        ]);
+        const facts = await this.#session.establish(connection.peer, connection.client, call);
         this.#spec.onStage?.("agent");
         return { connection, facts };
       } catch (e) {
@@ -230,6 +230,12 @@ export class GuestLink implements UnaryCaller {
     if (this.#current !== connection) return;
     this.#current = undefined;
     this.#next = deferred();
+  }
+
+  /** What goes to the guest: all but what is for the relay, and for our guest the call's key. */
+  #metadata(given: Metadata, stock: boolean): Metadata {
+    const passed = given.length === 0 ? given : given.filter(([name]) => name !== KEEP_KEY);
+    return stock ? passed : [...passed, [REQUEST_KEY, `${this.#keyPrefix}${++this.#keys}`] as const];
   }
 
   async #connected(signal: AbortSignal | undefined, end: number | undefined): Promise<Connection> {

@@ -2,7 +2,7 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { sleep } from "../base/retry.ts";
 import { CheckRequest, HealthCheckResponse, HealthDefinition } from "../gen/agent/health.ts";
-import { type ConfigureRequest, GuestDefinition } from "../gen/kataremote/guest/v1/guest.ts";
+import { type ConfigureRequest, GuestDefinition, type InfoResponse } from "../gen/kataremote/guest/v1/guest.ts";
 import { Code, createClient, StatusError, type UnaryCaller } from "../ttrpc/index.ts";
 import { fingerprintOfCsr } from "./csr.ts";
 import type { GuestFacts, GuestSpec } from "./relay.ts";
@@ -22,6 +22,7 @@ export class GuestSession {
   #pin: string | undefined;
   #certificatePem: string | undefined;
   #verifiedBy = "";
+  #tunnelKey = "";
   #configured = false;
 
   constructor(spec: GuestSpec) {
@@ -53,51 +54,62 @@ export class GuestSession {
   }
 
   /**
-   * Enrols and configures as far as that has not happened yet; may be repeated on another connection.
+   * Enrols and configures as far as that has not happened yet, and waits until the agent serves; may be repeated on another
+   * connection. What is asked after Configure goes out with it: the guest takes it in that order.
    * @throws Fault permission_denied | already_exists (for good); StatusError | Fault unavailable (try again)
    */
-  async establish(peer: DialedPeer, connection: UnaryCaller, call: Call): Promise<void> {
-    if (this.#configured) return;
-    const guest = createClient(GuestDefinition, connection);
+  async establish(peer: DialedPeer, connection: UnaryCaller, call: Call): Promise<GuestFacts> {
+    let configured = Promise.resolve();
+    if (!this.#configured) configured = this.#configure(await this.#enroll(peer, connection, call), connection, call);
+    const served = agentServes(connection, call);
+    const options = { signal: call.signal, timeoutMs: 2 * STEP_MS };
+    const asked = createClient(GuestDefinition, connection).info({}, options);
+    // When Configure fails, that is the reason.
+    for (const beside of [served, asked]) beside.catch(() => undefined);
+    await configured;
+    await served.catch(() => agentServes(connection, call));
+    return this.#facts(await asked);
+  }
+
+  async #enroll(peer: DialedPeer, connection: UnaryCaller, call: Call): Promise<string> {
+    if (this.#certificatePem !== undefined) return this.#certificatePem;
     const options = { signal: call.signal, timeoutMs: STEP_MS };
-    if (this.#certificatePem === undefined) {
-      const { csrPem } = await guest.enroll({}, options).catch((e: unknown) => {
+    const { sandboxId } = this.#spec;
+    const { csrPem } = await createClient(GuestDefinition, connection)
+      .enroll({}, options)
+      .catch((e: unknown) => {
         throw claimed(e, this.#spec, peer.address);
       });
-      if (fingerprintOfCsr(csrPem) !== peer.key) {
-        throw new Fault("permission_denied", `${peer.address} asks to sign a key that is not its own`, {
-          sandboxId: this.#spec.sandboxId,
-        });
-      }
-      const signed = await this.#spec.sign(csrPem, call).catch((e: unknown) => {
-        throw notSigned(e, this.#spec);
-      });
-      this.#pin = peer.key;
-      this.#certificatePem = signed.certificatePem;
-      this.#verifiedBy = signed.verifiedBy;
-      this.#spec.onStage?.("enrolled");
-    }
+    if (fingerprintOfCsr(csrPem) !== peer.key)
+      throw new Fault("permission_denied", `${peer.address} asks to sign a key that is not its own`, { sandboxId });
+    const signed = await this.#spec.sign(csrPem, call).catch((e: unknown) => {
+      throw notSigned(e, this.#spec);
+    });
+    this.#pin = peer.key;
+    this.#certificatePem = signed.certificatePem;
+    this.#verifiedBy = signed.verifiedBy;
+    this.#spec.onStage?.("enrolled");
+    return signed.certificatePem;
+  }
+
+  async #configure(certificatePem: string, connection: UnaryCaller, call: Call): Promise<void> {
     const request: ConfigureRequest = {
       sandboxId: this.#spec.sandboxId,
-      certificatePem: this.#certificatePem,
+      certificatePem,
       nowUnixNano: BigInt(Date.now()) * 1_000_000n,
       hostname: this.#spec.hostname,
       podNetworkJson: this.#spec.podNetworkJson ?? "",
     };
-    await guest.configure(request, options);
+    const options = { signal: call.signal, timeoutMs: STEP_MS };
+    ({ tunnelKey: this.#tunnelKey } = await createClient(GuestDefinition, connection).configure(request, options));
     this.#configured = true;
     this.#spec.onStage?.("configured");
   }
 
-  async facts(connection: UnaryCaller, call: Call): Promise<GuestFacts> {
-    const guest = createClient(GuestDefinition, connection);
-    const info = await guest.info({}, { signal: call.signal, timeoutMs: STEP_MS });
+  #facts({ bootId, kernelRelease, guestVersion, listeningMs }: InfoResponse): GuestFacts {
     return {
-      bootId: info.bootId,
-      kernelRelease: info.kernelRelease,
-      guestVersion: info.guestVersion,
-      listeningMs: Number(info.listeningMs),
-      verifiedBy: this.#verifiedBy,
+      ...{ bootId, kernelRelease, guestVersion, listeningMs: Number(listeningMs), verifiedBy: this.#verifiedBy },
+      ...(this.#tunnelKey === "" ? {} : { tunnelKey: this.#tunnelKey }),
     };
   }
 }

@@ -1,4 +1,5 @@
 export { DaemonKeeper, type DaemonKeeperDeps } from "./daemon-keeper.ts";
+export { type DirectVolume, directVolumes } from "./direct-volumes.ts";
 export { InProcessRelay, type RelayOptions } from "./in-process-relay.ts";
 export { KeptAnswers } from "./kept-answers.ts";
 export * from "./relay.ts";

@@ -317,9 +317,11 @@ function factsOf(
         readonly guestVersion: string;
         readonly listeningMs: bigint;
         readonly verifiedBy: string;
+        readonly tunnelKey: string;
       }
     | undefined,
 ): GuestFacts {
   const { bootId = "", kernelRelease = "", guestVersion = "", listeningMs = 0n, verifiedBy = "" } = facts ?? {};
-  return { bootId, kernelRelease, guestVersion, listeningMs: Number(listeningMs), verifiedBy };
+  const known = { bootId, kernelRelease, guestVersion, listeningMs: Number(listeningMs), verifiedBy };
+  return facts === undefined || facts.tunnelKey === "" ? known : { ...known, tunnelKey: facts.tunnelKey };
 }

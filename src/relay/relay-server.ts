@@ -2,13 +2,13 @@ import { mkdirPrivate } from "../base/files.ts";
 import { parseSandboxId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
 import { VERSION } from "../base/version.ts";
-import { RelayDefinition, type StockGuest } from "../gen/kataremote/relay/v1/relay.ts";
+import { type GuestFacts as FactsMessage, RelayDefinition, type StockGuest } from "../gen/kataremote/relay/v1/relay.ts";
 import { type ServiceImplementation, TtrpcServer } from "../ttrpc/index.ts";
 import { DaemonLine } from "./daemon-line.ts";
 import { InProcessRelay, type RelayOptions } from "./in-process-relay.ts";
 import { KeptAnswers } from "./kept-answers.ts";
 import { Operations } from "./operations.ts";
-import { KEEP_KEY, type StockGuestSpec } from "./relay.ts";
+import { type GuestFacts, KEEP_KEY, type StockGuestSpec } from "./relay.ts";
 import { UnixListener } from "./unix-listener.ts";
 import { callSocket, Meta, metadataValue, ownerSocket, withoutOwn } from "./wire.ts";
 
@@ -108,7 +108,7 @@ export class RelayServer implements AsyncDisposable {
           ...{ version: this.#deps.version ?? VERSION, pid: process.pid, taskKeys: [...line.pending] },
           guests: [...guests].map(([sandboxId, facts]) => ({
             sandboxId,
-            facts: { ...facts, listeningMs: BigInt(Math.round(facts.listeningMs)) },
+            facts: wireFacts(facts),
           })),
         };
       },
@@ -140,7 +140,7 @@ export class RelayServer implements AsyncDisposable {
             },
             call,
           );
-          return { ...facts, listeningMs: BigInt(Math.round(facts.listeningMs)) };
+          return wireFacts(facts);
         }),
       guestLost: ({ sandboxId }) => relay.guestLost(parseSandboxId(sandboxId)),
       declareLost: async ({ sandboxId, reason }) => {
@@ -224,4 +224,8 @@ function stockGuest({ serverName, certificatePem, minVersion, ciphers }: StockGu
     ...(minVersion === "TLSv1.2" || minVersion === "TLSv1.3" ? { minVersion } : {}),
     ...(ciphers === "" ? {} : { ciphers }),
   };
+}
+
+function wireFacts(facts: GuestFacts): FactsMessage {
+  return { tunnelKey: "", ...facts, listeningMs: BigInt(Math.round(facts.listeningMs)) };
 }

@@ -157,6 +157,8 @@ export interface GuestFacts {
   /** ms from the guest kernel's start to "listening". */
   readonly listeningMs: number;
   readonly verifiedBy: string;
+  /** Public key that the guest made for its pod's tunnel; absent: its plan asks for none. */
+  readonly tunnelKey?: string;
 }
 
 export interface TreeSpec {

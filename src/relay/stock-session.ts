@@ -3,6 +3,7 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { UnaryCaller } from "../ttrpc/index.ts";
 import { fingerprintOfKey } from "./csr.ts";
+import { agentServes } from "./guest-session.ts";
 import type { GuestFacts, GuestSpec, StockGuestSpec } from "./relay.ts";
 import type { DialedPeer } from "./tls-dial.ts";
 
@@ -37,11 +38,9 @@ export class StockSession {
     }
   }
 
-  async establish(): Promise<void> {
-    // Nothing: see above.
-  }
-
-  async facts(_connection: UnaryCaller, _call: Call): Promise<GuestFacts> {
+  /** Resolves when the agent serves. @throws StatusError | Fault when it does not within the call */
+  async establish(_peer: DialedPeer, connection: UnaryCaller, call: Call): Promise<GuestFacts> {
+    await agentServes(connection, call);
     const verifiedBy = this.#pin === undefined ? "operator's certificate" : "certificate in user-data";
     return { bootId: "", kernelRelease: "", guestVersion: "", listeningMs: 0, verifiedBy };
   }

@@ -152,6 +152,24 @@ describe("the hand-written codec", () => {
     );
   });
 
+  it("reads a target that it knows already like any other", () => {
+    const last = { bytes: Buffer.alloc(0), service: "", method: "" };
+    const read = (hex: string): readonly string[] => {
+      const { service, method, payload } = decodeRequest(unhex(hex), last);
+      return [service, method, payload.toString("hex")];
+    };
+    assert.deepEqual(read("0a0173 12016d 1a01ff"), ["s", "m", "ff"]);
+    assert.deepEqual(read("0a0173 12016d 1a01fe"), ["s", "m", "fe"]);
+    assert.deepEqual(read("0a0173 12016d"), ["s", "m", ""]);
+    assert.deepEqual(read("0a0173 12016e 1a01fd"), ["s", "n", "fd"]);
+    // Another order of the fields: nothing of them may be taken for the target.
+    assert.deepEqual(read("1a01aa 0a0173 12016d"), ["s", "m", "aa"]);
+    assert.deepEqual(read("1a01ab 0a0173 12016d"), ["s", "m", "ab"]);
+    assert.deepEqual(read("12016d 1a01ac 0a0174"), ["t", "m", "ac"]);
+    assert.deepEqual(read("12016d 1a01ad 0a0175"), ["u", "m", "ad"]);
+    assert.deepEqual(read("0a0173 12016d 0a0176"), ["v", "m", ""]);
+  });
+
   it("passes over fields that it doesn't know, groups too", () => {
     const unknown = "30 ffffffffffffffffff01 39 0102030405060708 4202aabb 4d 01020304 53 0801 0b 10 01 0c 54";
     const decoded = decodeRequest(unhex(`0a0173 ${unknown} 12016d 1a01ff`));

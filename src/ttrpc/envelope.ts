@@ -56,11 +56,26 @@ export interface ResponseEnvelope {
   readonly payload: Buffer;
 }
 
+/**
+ * Service and method of the request before: most are for the same one, and its names are then neither read nor hashed anew.
+ * One for each connection.
+ */
+export interface LastTarget {
+  bytes: Buffer;
+  service: string;
+  method: string;
+}
+
+/** A target is kept up to this length, bytes. */
+const KEPT_TARGET_BYTES = 256;
+
 /** @throws MalformedMessage */
-export function decodeRequest(body: Buffer): RequestEnvelope {
-  const reader = new WireReader(body);
-  let service = "";
-  let method = "";
+export function decodeRequest(body: Buffer, last?: LastTarget): RequestEnvelope {
+  const known = last?.bytes.length ?? 0;
+  const same = last !== undefined && known > 0 && known <= body.length && last.bytes.compare(body, 0, known) === 0;
+  const reader = new WireReader(body, same ? known : 0);
+  let service = same ? last.service : "";
+  let method = same ? last.method : "";
   let payload = NO_BYTES;
   let timeoutNano = 0;
   let metadata: (readonly [string, string])[] | undefined;
@@ -72,6 +87,17 @@ export function decodeRequest(body: Buffer): RequestEnvelope {
         break;
       case Tag.requestMethod:
         method = reader.string();
+        if (
+          last !== undefined &&
+          !same &&
+          reader.position <= KEPT_TARGET_BYTES &&
+          payload.length === 0 &&
+          timeoutNano === 0 &&
+          metadata === undefined
+        ) {
+          // Nothing else that counts stands before it. A copy: a view would keep what was read with it.
+          Object.assign(last, { bytes: Buffer.from(body.subarray(0, reader.position)), service, method });
+        }
         break;
       case Tag.requestPayload:
         payload = reader.bytes();
@@ -148,14 +174,37 @@ export function encodeTarget(service: string, method: string): Buffer {
   return Buffer.concat([delimitedUnlessEmpty(1, service), delimitedUnlessEmpty(2, method)]);
 }
 
-/** Field 5 of a request, keys in lower case. */
+/** Field 5 of a request, keys in lower case. Every call through a relay has one: it is put together in one buffer. */
 export function encodeMetadata(metadata: Metadata | undefined): Buffer {
   if (metadata === undefined || metadata.length === 0) return NO_BYTES;
-  return Buffer.concat(
-    metadata.map(([key, value]) =>
-      delimited(5, Buffer.concat([delimitedUnlessEmpty(1, key.toLowerCase()), delimitedUnlessEmpty(2, value)])),
-    ),
-  );
+  const sized = metadata.map(([name, value]) => {
+    const key = name.toLowerCase();
+    const keyBytes = Buffer.byteLength(key);
+    const valueBytes = Buffer.byteLength(value);
+    return { key, keyBytes, value, valueBytes, bytes: textBytes(keyBytes) + textBytes(valueBytes) };
+  });
+  const target = Buffer.allocUnsafe(sized.reduce((sum, { bytes }) => sum + 1 + varintBytes(bytes) + bytes, 0));
+  let at = 0;
+  for (const { key, keyBytes, value, valueBytes, bytes } of sized) {
+    target[at] = Tag.requestMetadata;
+    at = writeVarint(target, at + 1, bytes);
+    at = writeText(target, at, Tag.first, key, keyBytes);
+    at = writeText(target, at, Tag.second, value, valueBytes);
+  }
+  return target;
+}
+
+/** Bytes of a string field; an empty one is left out. */
+function textBytes(length: number): number {
+  return length === 0 ? 0 : 1 + varintBytes(length) + length;
+}
+
+function writeText(target: Buffer, at: number, tag: number, text: string, length: number): number {
+  if (length === 0) return at;
+  target[at] = tag;
+  const to = writeVarint(target, at + 1, length);
+  target.write(text, to, length, "utf8");
+  return to + length;
 }
 
 /** Nanoseconds for the wire: at least 1, since 0 would mean none. */

@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 import { Fault } from "../base/fault.ts";
 import type { Logger } from "../base/log.ts";
-import { decodeRequest, type RequestEnvelope } from "./envelope.ts";
+import { decodeRequest, type LastTarget, type RequestEnvelope } from "./envelope.ts";
 import { FrameParser, FrameType, MAX_BODY_BYTES } from "./frame.ts";
 import { FrameWriter } from "./frame-writer.ts";
 import type { Route, Routes } from "./routes.ts";
@@ -45,6 +45,7 @@ export class ServerConnection {
   readonly #calls = new Map<number, ServedCall>();
   readonly #onClosed: (error: Error | undefined) => void;
   #callBytes = 0;
+  readonly #lastTarget: LastTarget = { bytes: Buffer.alloc(0), service: "", method: "" };
   #lastId = 0;
   #congested = false;
   #closed = false;
@@ -99,7 +100,7 @@ export class ServerConnection {
     if (!this.#acceptId(streamId)) return;
     let request: RequestEnvelope;
     try {
-      request = decodeRequest(body);
+      request = decodeRequest(body, this.#lastTarget);
     } catch (cause) {
       this.#fail(streamId, new StatusError(Code.invalidArgument, `not a ttrpc request: ${(cause as Error).message}`));
       return;

@@ -4,6 +4,7 @@ import type { GuestImages } from "../images/index.ts";
 import type { Children } from "../system/children.ts";
 import type { GuestLog } from "../system/guest-log.ts";
 import { agentService } from "./agent-service.ts";
+import { CloudVolumes } from "./cloud-volumes.ts";
 import { Containers } from "./containers.ts";
 import { Crun } from "./crun.ts";
 import { OomWatch } from "./oom-watch.ts";
@@ -14,6 +15,8 @@ import { Storages } from "./storages.ts";
 export interface AgentOptions {
   readonly paths: AgentPaths;
   readonly children: Children;
+  /** Ids of the cloud's volumes that this VM has, in the order in which they were attached. */
+  readonly volumes: () => readonly string[];
   /** Called when DestroySandbox has removed everything. */
   readonly end: () => void;
   readonly log: GuestLog;
@@ -41,7 +44,7 @@ export function createAgent(options: AgentOptions): Agent {
     );
     return opened;
   };
-  const storages = new Storages(paths, images);
+  const storages = new Storages(paths, images, new CloudVolumes({ children, volumes: options.volumes }));
   const sandbox = new Sandbox({ paths, storages });
   const oom = new OomWatch();
   const crun = new Crun({ children, diskPath: paths.disk });

@@ -3,6 +3,8 @@ import {
   chownSync,
   closeSync,
   constants,
+  fchmodSync,
+  fchownSync,
   ftruncateSync,
   lchownSync,
   lstatSync,
@@ -33,26 +35,63 @@ const S_IFREG = 0o100000;
  * @throws Fault invalid_argument for a path outside of base or through a symbolic link, or a kind of file that cannot be copied
  */
 export function copyFile(base: string, request: CopyFileRequest): void {
-  const path = posix.normalize(request.path);
-  if (!path.startsWith(`${base}/`)) {
-    throw new Fault("invalid_argument", `path "${request.path}" is not below ${base}`);
-  }
-  const relative = path.slice(base.length + 1).replace(/\/$/, "");
-  const root = openSync(base, constants.O_RDONLY | constants.O_DIRECTORY);
+  const copier = new FileCopier(base);
   try {
-    const kind = request.fileMode & S_IFMT;
-    if (kind === S_IFDIR) makeDirectory(root, relative, request);
-    else if (kind === S_IFLNK) inParent(root, relative, request, (at) => makeLink(at, base, request));
-    else if (kind === S_IFREG || kind === 0) inParent(root, relative, request, (at) => writePiece(at, request));
-    else
-      throw new Fault(
-        "invalid_argument",
-        `"${request.path}": file mode ${request.fileMode.toString(8)} is no file, directory or link`,
-      );
-  } catch (e) {
-    throw confinementFault(e, request.path);
+    copier.copy(request);
   } finally {
-    closeSync(root);
+    copier.close();
+  }
+}
+
+/** Copies several files one after the other: the directory of the last one stays open for the next. Close it. */
+export class FileCopier {
+  readonly #base: string;
+  readonly #root: number;
+  #parent: { readonly relative: string; readonly directory: number } | undefined;
+
+  constructor(base: string) {
+    this.#base = base;
+    this.#root = openSync(base, constants.O_RDONLY | constants.O_DIRECTORY);
+  }
+
+  /** @throws as copyFile does */
+  copy(request: CopyFileRequest): void {
+    const path = posix.normalize(request.path);
+    if (!path.startsWith(`${this.#base}/`)) {
+      throw new Fault("invalid_argument", `path "${request.path}" is not below ${this.#base}`);
+    }
+    const relative = path.slice(this.#base.length + 1).replace(/\/$/, "");
+    try {
+      const kind = request.fileMode & S_IFMT;
+      if (kind === S_IFDIR) makeDirectory(this.#root, relative, request);
+      else if (kind === S_IFLNK) makeLink(this.#inParent(relative, request), this.#base, request);
+      else if (kind === S_IFREG || kind === 0) writePiece(this.#inParent(relative, request), request);
+      else
+        throw new Fault(
+          "invalid_argument",
+          `"${request.path}": file mode ${request.fileMode.toString(8)} is no file, directory or link`,
+        );
+    } catch (e) {
+      throw confinementFault(e, request.path);
+    }
+  }
+
+  close(): void {
+    if (this.#parent !== undefined) closeSync(this.#parent.directory);
+    this.#parent = undefined;
+    closeSync(this.#root);
+  }
+
+  /** @returns a path that the kernel resolves relative to the parent's descriptor */
+  #inParent(relative: string, request: CopyFileRequest): string {
+    const parent = posix.dirname(relative);
+    if (this.#parent?.relative !== parent) {
+      if (this.#parent !== undefined) closeSync(this.#parent.directory);
+      this.#parent = undefined;
+      const directory = makeDirectoryBelow(this.#root, parent, request.dirMode & 0o7777 || 0o750);
+      this.#parent = { relative: parent, directory };
+    }
+    return `/proc/self/fd/${this.#parent.directory}/${posix.basename(relative)}`;
   }
 }
 
@@ -67,22 +106,15 @@ function makeDirectory(root: number, relative: string, request: CopyFileRequest)
   }
 }
 
-/** @param work gets a path that the kernel resolves relative to the parent's descriptor */
-function inParent(root: number, relative: string, request: CopyFileRequest, work: (path: string) => void): void {
-  const parent = makeDirectoryBelow(root, posix.dirname(relative), request.dirMode & 0o7777 || 0o750);
-  try {
-    work(`/proc/self/fd/${parent}/${posix.basename(relative)}`);
-  } finally {
-    closeSync(parent);
-  }
-}
-
 function makeLink(path: string, base: string, request: CopyFileRequest): void {
+  const isData = posix.basename(path) === DATA;
+  // The next daemon does not know which names of a volume are there.
+  if (!isData && linkTarget(path) === String(Buffer.from(request.data))) return;
   rmSync(`${path}.tmp`, { force: true });
   symlinkSync(Buffer.from(request.data), `${path}.tmp`);
   lchownSync(`${path}.tmp`, request.uid, request.gid);
   renameSync(`${path}.tmp`, path);
-  if (posix.basename(path) === DATA) dropOldVersions(posix.dirname(path), base, String(Buffer.from(request.data)));
+  if (isData) dropOldVersions(posix.dirname(path), base, String(Buffer.from(request.data)));
 }
 
 /** The link by which kubelet turns a volume over to a new version, the versions' directories, and links into it. */
@@ -110,36 +142,56 @@ function dropOldVersions(volume: string, base: string, current: string): void {
 
 /** A link into `..data` whose first part is not there. */
 function leadsNowhere(volume: string, name: string): boolean {
+  const target = `${DATA}/${name}`;
+  return (
+    linkTarget(`${volume}/${name}`) === target &&
+    lstatSync(`${volume}/${target}`, { throwIfNoEntry: false }) === undefined
+  );
+}
+
+/** Where a link leads, undefined when there is none. */
+function linkTarget(path: string): string | undefined {
   try {
-    const target = readlinkSync(`${volume}/${name}`);
-    return target === `${DATA}/${name}` && lstatSync(`${volume}/${target}`, { throwIfNoEntry: false }) === undefined;
+    return readlinkSync(path);
   } catch {
-    return false; // no link
+    return undefined; // nothing there, or something else
   }
 }
 
 function writePiece(path: string, request: CopyFileRequest): void {
-  const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_EXCL } = constants;
   const offset = Number(request.offset);
   const end = offset + request.data.length;
   const size = Number(request.fileSize);
   if (offset < 0 || end > size) {
     throw new Fault("invalid_argument", `"${request.path}": bytes ${offset} to ${end} are not in a file of ${size}`);
   }
-  if (offset === 0) rmSync(`${path}.tmp`, { force: true, recursive: true });
-  const fd = openSync(`${path}.tmp`, O_WRONLY | O_CREAT | O_NOFOLLOW | (offset === 0 ? O_EXCL : 0), 0o600);
+  const fd = openPiece(`${path}.tmp`, offset);
   try {
     for (let done = 0; done < request.data.length; ) {
       done += writeSync(fd, request.data, done, request.data.length - done, offset + done);
     }
     if (end < size) return;
-    ftruncateSync(fd, size);
+    // A first piece that is also the last has made the file, which is as long as what was written.
+    if (offset > 0) ftruncateSync(fd, size);
+    fchownSync(fd, request.uid, request.gid);
+    fchmodSync(fd, request.fileMode & 0o7777);
   } finally {
     closeSync(fd);
   }
-  chownSync(`${path}.tmp`, request.uid, request.gid);
-  chmodSync(`${path}.tmp`, request.fileMode & 0o7777);
   renameSync(`${path}.tmp`, path);
+}
+
+function openPiece(path: string, offset: number): number {
+  const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_EXCL } = constants;
+  if (offset > 0) return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600);
+  try {
+    return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_EXCL, 0o600);
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e;
+  }
+  // What an earlier attempt left; it starts anew.
+  rmSync(path, { force: true, recursive: true });
+  return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_EXCL, 0o600);
 }
 
 function confinementFault(e: unknown, path: string): unknown {

@@ -3,10 +3,10 @@ import { Fault } from "../../base/fault.ts";
 import { CopyFileRequest } from "../../gen/agent/agent.ts";
 import { PACKED_FILES } from "../../guestwire/index.ts";
 import type { ServerCall } from "../../ttrpc/index.ts";
-import { copyFile } from "./copy-file.ts";
+import { copyFile, FileCopier } from "./copy-file.ts";
 
 /** Between so many files other calls get their turn. */
-const FILES_AT_ONCE = 16;
+const FILES_AT_ONCE = 32;
 
 /** CopyFile, of one file or a pack of them. @throws Fault as copyFile does; invalid_argument for a broken pack */
 export async function copyFiles(base: string, request: CopyFileRequest, call: ServerCall): Promise<void> {
@@ -14,11 +14,25 @@ export async function copyFiles(base: string, request: CopyFileRequest, call: Se
     copyFile(base, request);
     return;
   }
-  let files = 0;
-  for (const one of unpack(request.data)) {
-    copyFile(base, one);
-    files += 1;
-    if (files % FILES_AT_ONCE === 0) await turn();
+  const files = unpack(request.data);
+  for (let left = true; left; ) {
+    left = copySome(base, files);
+    if (left) await turn();
+  }
+}
+
+/** @returns whether there may be more */
+function copySome(base: string, files: Generator<CopyFileRequest>): boolean {
+  const copier = new FileCopier(base);
+  try {
+    for (let i = 0; i < FILES_AT_ONCE; i += 1) {
+      const { value, done } = files.next();
+      if (done === true) return false;
+      copier.copy(value as CopyFileRequest);
+    }
+    return true;
+  } finally {
+    copier.close();
   }
 }
 

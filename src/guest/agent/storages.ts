@@ -4,11 +4,12 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Storage } from "../../gen/agent/agent.ts";
 import type { Process } from "../../gen/agent/oci.ts";
-import { GUEST_PULL_DRIVER, TREE_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import { GUEST_PULL_DRIVER, TREE_STORAGE_DRIVER, VOLUME_STORAGE_DRIVER } from "../../guestwire/index.ts";
 import type { GuestImages } from "../images/index.ts";
 import { makeDirectoryBelow } from "../system/confined.ts";
 import { MS_BIND, mount, mountFlags, unmount } from "../system/mounts.ts";
 import { mountOverlayRoot } from "../system/overlay-root.ts";
+import type { CloudVolumes } from "./cloud-volumes.ts";
 import { type AgentPaths, treePath } from "./paths.ts";
 
 interface Mounted {
@@ -19,7 +20,9 @@ interface Mounted {
 }
 
 /** Storage drivers that this agent has, as GetGuestDetails lists them. */
-export const STORAGE_DRIVERS: readonly string[] = ["ephemeral", TREE_STORAGE_DRIVER, "local", GUEST_PULL_DRIVER];
+export const STORAGE_DRIVERS: readonly string[] = [
+  ...["ephemeral", TREE_STORAGE_DRIVER, "local", GUEST_PULL_DRIVER, VOLUME_STORAGE_DRIVER],
+];
 
 /** Of root filesystems. */
 const ROOT_DRIVERS: ReadonlySet<string> = new Set([TREE_STORAGE_DRIVER, GUEST_PULL_DRIVER]);
@@ -31,23 +34,26 @@ const ROOT_DRIVERS: ReadonlySet<string> = new Set([TREE_STORAGE_DRIVER, GUEST_PU
 export class Storages {
   readonly #paths: AgentPaths;
   readonly #images: () => Promise<GuestImages>;
+  readonly #volumes: CloudVolumes;
   /** Of containers that have asked for an image. */
   readonly #ready = new Map<string, GuestImages>();
   readonly #mounted = new Map<string, Mounted>();
   #serial = 0;
 
   /** @param images asked for with the first image that is to be pulled */
-  constructor(paths: AgentPaths, images: () => Promise<GuestImages>) {
+  constructor(paths: AgentPaths, images: () => Promise<GuestImages>, volumes: CloudVolumes) {
     this.#paths = paths;
+    this.#volumes = volumes;
     this.#images = images;
   }
 
   /**
-   * What has to happen before `add`, and takes time: pulls images. Until `forget`.
-   * @throws Fault saying why an image was not pulled
+   * What has to happen before `add`, and takes time: pulls images (until `forget`), waits for volumes.
+   * @throws Fault saying why an image was not pulled or a volume cannot be used
    */
   async prepare(storages: readonly Storage[], owner: string, call: Call): Promise<void> {
     for (const storage of storages) {
+      if (storage.driver === VOLUME_STORAGE_DRIVER) await this.#volumes.prepare(storage, call);
       if (storage.driver !== GUEST_PULL_DRIVER) continue;
       const images = await this.#images();
       await images.prepare(storage, owner, call);
@@ -116,6 +122,8 @@ export class Storages {
         return this.#ephemeral(storage, mountPoint);
       case "local":
         return this.#local(storage, mountPoint);
+      case VOLUME_STORAGE_DRIVER:
+        return this.#volume(storage, mountPoint);
       case TREE_STORAGE_DRIVER:
         return this.#tree(storage, mountPoint, owner);
       case GUEST_PULL_DRIVER:
@@ -166,6 +174,17 @@ export class Storages {
       unmount(mountPoint);
       await rm(place, { recursive: true, force: true });
     };
+  }
+
+  /** Of the cloud: what is in it stays when the pod has ended. */
+  #volume(storage: Storage, mountPoint: string): () => Promise<void> {
+    const device = this.#volumes.deviceOf(storage);
+    const options = storage.options.filter((o) => !o.startsWith("fsgid="));
+    this.#makeMountPoint(mountPoint, 0o755);
+    mount(device, mountPoint, storage.fstype, ["noatime", ...options]);
+    const group = groupOf(storage);
+    if (group !== undefined && !options.includes("ro")) giveToGroup(mountPoint, group);
+    return async () => unmount(mountPoint);
   }
 
   /** The root filesystem of one container: its own changes over a tree that containers share. */

@@ -21,6 +21,8 @@ import { machineFacts, readUserData, type UserDataSource, userDataSources } from
 
 /** Time for the last reply (DestroySandbox) to leave before the power goes, ms. */
 const FAREWELL_MS = 200;
+/** On the root disk, whatever else there is. */
+const MARKS = "/opt/kata-remote";
 const MINUTE_MS = 60_000;
 const MISTAKES_PER_MINUTE = 20;
 
@@ -61,8 +63,7 @@ async function boot(log: GuestLog): Promise<void> {
   raiseFileLimit();
   process.umask(0o022);
   mkdirSync("/run/kata-remote", { recursive: true, mode: 0o700 });
-  mkdirSync(`${AGENT_PATHS.disk}/trees`, { recursive: true });
-  mkdirSync(`${AGENT_PATHS.disk}/containers`, { recursive: true });
+  makeFolders();
   const children = new Children();
   children.start();
 
@@ -70,10 +71,11 @@ async function boot(log: GuestLog): Promise<void> {
     log.info("pod has ended");
     setTimeout(powerOff, FAREWELL_MS);
   };
-  checkFirstBoot(AGENT_PATHS.disk);
+  checkFirstBoot(MARKS);
   // What does not depend on it is done while a cloud's network comes up.
   const reading = readUserData(userDataSources(machineFacts()));
-  const { service: agent, images } = createAgent({ paths: AGENT_PATHS, children, end, log });
+  let volumes: readonly string[] = [];
+  const { service: agent, images } = createAgent({ paths: AGENT_PATHS, volumes: () => volumes, children, end, log });
   prepareKernel();
   createNamespace("net", POD_NETWORK_NAMESPACE, loopbackUp);
   const userData = await reading;
@@ -82,7 +84,13 @@ async function boot(log: GuestLog): Promise<void> {
     afterListening(userData.source, log);
     return;
   }
-  const { caPem } = await parseUserData(userData.text);
+  const { caPem, disks } = await parseUserData(userData.text);
+  volumes = disks.volumes;
+  if (disks.scratch) {
+    const { mountScratch } = await import("./scratch-disk.ts");
+    await mountScratch({ disks, target: AGENT_PATHS.disk, children, log });
+    makeFolders();
+  }
   const identity = new GuestIdentity(caPem);
   say(`${CONSOLE_KEY_PREFIX}${identity.fingerprint}`);
 
@@ -101,7 +109,7 @@ async function boot(log: GuestLog): Promise<void> {
       listeningMs: () => listeningMs,
       setPodNetwork: async (planJson) => {
         network ??= openNetwork(children);
-        await (await network).apply(planJson);
+        return await (await network).apply(planJson);
       },
     },
     diskPath: AGENT_PATHS.disk,
@@ -116,11 +124,16 @@ async function boot(log: GuestLog): Promise<void> {
   tidyWhenQuiet();
 }
 
+/** Of what containers run and write. */
+function makeFolders(): void {
+  for (const name of ["trees", "containers"]) mkdirSync(`${AGENT_PATHS.disk}/${name}`, { recursive: true });
+}
+
 /** What the pod's start need not wait for. */
 function afterListening(source: UserDataSource, log: GuestLog): void {
-  void markBooted(AGENT_PATHS.disk, log);
-  growPartition(AGENT_PATHS.disk, log);
-  growFilesystem(AGENT_PATHS.disk, log);
+  void markBooted(MARKS, log);
+  growPartition("/", log);
+  growFilesystem("/", log);
   if (source === "azure") void import("./azure-ready.ts").then(({ reportReady }) => reportReady(log));
 }
 
@@ -130,7 +143,9 @@ async function bootStock(userData: string, agent: Agent["service"], children: Ch
   const forwarder = await stockGuest({
     userData,
     agent,
-    setPodNetwork: async (planJson) => (await openNetwork(children)).apply(planJson),
+    setPodNetwork: async (planJson) => {
+      await (await openNetwork(children)).apply(planJson);
+    },
     log,
   });
   await forwarder.listen(GUEST_PORT);
@@ -139,9 +154,8 @@ async function bootStock(userData: string, agent: Agent["service"], children: Ch
 
 /** Its code is half of the bundle, with the library that checks plans: a boot does not wait for it. */
 async function openNetwork(children: Children): Promise<GuestNetwork> {
-  const { GuestNetwork, runIp } = await import("../net/index.ts");
-  const podNetns = POD_NETWORK_NAMESPACE;
-  return new GuestNetwork({ podNetns, run: runIp({ children, podNetns, dir: "/run/kata-remote" }) });
+  const { openGuestNetwork } = await import("../net/index.ts");
+  return openGuestNetwork({ children, podNetns: POD_NETWORK_NAMESPACE, dir: "/run/kata-remote" });
 }
 
 /** A bare line for whoever reads the console (the adaptor compares the key's fingerprint). */

@@ -56,7 +56,7 @@ async function guest() {
     machine: {
       setClock: (t) => clock.push(t),
       setHostname: () => undefined,
-      setPodNetwork: async () => undefined,
+      setPodNetwork: async () => "",
       listeningMs: () => 42,
     },
     diskPath: dir,

@@ -15,8 +15,8 @@ export interface MachinePort {
   setHostname(name: string): void;
   /** ms from the kernel's start to the listener's. */
   listeningMs(): number;
-  /** Makes the pod's network. Repeatable with the same plan. */
-  setPodNetwork(planJson: string): Promise<void>;
+  /** Makes the pod's network. Repeatable with the same plan. @returns the public key of its tunnel, "" for none */
+  setPodNetwork(planJson: string): Promise<string>;
 }
 
 export interface GuestServiceDeps {
@@ -61,14 +61,14 @@ export function guestService(deps: GuestServiceDeps, nodeId: string): ServiceImp
       state.configure(request.sandboxId, nodeId);
       if (first) deps.certificateChanged();
       // Again too: whoever repeats this must not go on before the pod has its network.
-      if (request.podNetworkJson !== "") await machine.setPodNetwork(request.podNetworkJson);
-      if (!first) return {};
+      const tunnelKey = request.podNetworkJson === "" ? "" : await machine.setPodNetwork(request.podNetworkJson);
+      if (!first) return { tunnelKey };
       const offNs = request.nowUnixNano - BigInt(Date.now()) * 1_000_000n;
       if (request.nowUnixNano > 0n && (offNs > CLOCK_TOLERANCE_NS || offNs < -CLOCK_TOLERANCE_NS)) {
         machine.setClock(request.nowUnixNano);
       }
       if (request.hostname !== "") machine.setHostname(request.hostname);
-      return {};
+      return { tunnelKey };
     },
     info: async () => {
       const disk = statfsSync(deps.diskPath, { bigint: true });

@@ -48,6 +48,10 @@ export class SharedPodNetwork implements PodNetwork {
     return this.#network.attach(target, found, guestAddresses, call);
   }
 
+  complete(target: PodNetworkTarget, guestKey: string, call: Call): Promise<void> {
+    return this.#network.complete(target, guestKey, call);
+  }
+
   detach(target: PodNetworkTarget, call: Call): Promise<void> {
     return this.#network.detach(target, call);
   }

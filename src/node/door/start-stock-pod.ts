@@ -4,7 +4,7 @@ import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
 import { race, sleep } from "../../base/retry.ts";
 import type { PodNetns } from "../../podnetwork/index.ts";
-import type { GuestSpec } from "../../relay/index.ts";
+import type { GuestFacts, GuestSpec } from "../../relay/index.ts";
 import type { VmAddress } from "../../shim/hypervisor/index.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import type { StockState } from "./stock-state.ts";
@@ -96,6 +96,17 @@ export async function resumeStockPod(
   await connectStockPod(deps, state, address, call, { plan });
 }
 
+/** As resumeStockPod, of a pod whose guest is connected: the daemon before may not have come as far as its key. */
+export async function takeUpStockPod(
+  deps: StockDeps,
+  state: StockState,
+  { tunnelKey }: GuestFacts,
+  call: Call,
+): Promise<void> {
+  if (tunnelKey !== undefined) await stage("bring the tunnel up", () => complete(deps, state, tunnelKey, call));
+  await openAgentSocket(deps, state);
+}
+
 /** Connects the guest and opens the agent socket. */
 async function connectStockPod(
   deps: StockDeps,
@@ -113,13 +124,25 @@ async function connectStockPod(
     const face =
       (await race(known.early ?? Promise.resolve(undefined), bounded)) ?? (await guestSpec(deps, state, bounded));
     const spec = { ...face, addresses: address.addresses, port };
-    await relay.connectGuest(plan === undefined ? spec : { ...spec, podNetworkJson: JSON.stringify(plan) }, bounded);
+    const whole = plan === undefined ? spec : { ...spec, podNetworkJson: JSON.stringify(plan) };
+    const { tunnelKey } = await relay.connectGuest(whole, bounded);
+    if (tunnelKey !== undefined) await complete(deps, state, tunnelKey, bounded);
   });
   await openAgentSocket(deps, state);
 }
 
+/** The guest has made its end of a tunnel with keys. Repeatable. */
+async function complete(
+  { podNetwork }: StockDeps,
+  { sandboxId, netnsPath = "" }: StockState,
+  tunnelKey: string,
+  call: Call,
+): Promise<void> {
+  await podNetwork?.complete({ sandboxId, netnsPath }, tunnelKey, call);
+}
+
 /** The guest is connected. Repeatable. */
-export async function openAgentSocket({ relay, config }: StockDeps, state: StockState): Promise<void> {
+async function openAgentSocket({ relay, config }: StockDeps, state: StockState): Promise<void> {
   await relay.openAgentSocket({
     sandboxId: parseSandboxId(state.sandboxId),
     path: state.socketPath,

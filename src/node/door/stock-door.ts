@@ -47,11 +47,6 @@ export class StockDoor {
       );
     if (config.guest === "stock" && config.hypervisor !== "remote")
       throw new Fault("invalid_argument", 'stock.guest "stock" needs stock.hypervisor "remote"');
-    if (config.externalNetworkViaVm) {
-      const message =
-        "stock.externalNetworkViaVm needs a provider that gives VMs a second interface, and none does: pods would lack their external network";
-      throw new Fault("invalid_argument", message);
-    }
     if (config.initdata !== undefined) await checkInitdata(decodeInitdata(config.initdata));
     const { relay, podNetwork, guestLostAfterMs, lookMs, log } = deps;
     const states = new StockStates(join(deps.runDir, "stock"), log);

@@ -5,8 +5,9 @@ import { Fault } from "../../base/fault.ts";
 import { parseInstanceId, parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import { backoffMs, race, sleep } from "../../base/retry.ts";
+import type { GuestFacts } from "../../relay/index.ts";
 import type { VmAddress } from "../../shim/hypervisor/index.ts";
-import { openAgentSocket, resumeStockPod, startStockPod } from "./start-stock-pod.ts";
+import { resumeStockPod, startStockPod, takeUpStockPod } from "./start-stock-pod.ts";
 import type { StockDeps } from "./stock-deps.ts";
 import type { StockState } from "./stock-state.ts";
 
@@ -84,14 +85,19 @@ export class StockPod {
     return race(this.#starting, call);
   }
 
-  /** Takes up what an earlier daemon had running; a pod that cannot be reached any more is stopped. */
-  async resume(connected: boolean): Promise<void> {
+  /**
+   * Takes up what an earlier daemon had running; a pod that cannot be reached any more is stopped.
+   * @param guest Of a connected one
+   */
+  async resume(guest: GuestFacts | undefined): Promise<void> {
     const { address } = this.#state;
     if (address === undefined) return; // its shim will start it, or stop it
     const call = { signal: this.#over.signal };
-    const resumed = connected
-      ? openAgentSocket(this.#deps, this.#state)
-      : resumeStockPod(this.#deps, this.#state, { ...address, instanceId: parseInstanceId(address.instanceId) }, call);
+    const whole = { ...address, instanceId: parseInstanceId(address.instanceId) };
+    const resumed =
+      guest === undefined
+        ? resumeStockPod(this.#deps, this.#state, whole, call)
+        : takeUpStockPod(this.#deps, this.#state, guest, call);
     this.#starting = resumed;
     this.#settled = resumed.catch(() => undefined);
     try {

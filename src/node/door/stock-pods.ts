@@ -54,7 +54,7 @@ export class StockPods {
     for (const state of await this.#deps.states.list()) {
       const pod = this.#pod(state);
       this.#pods.set(state.id, pod);
-      void pod.resume(held.guests.has(pod.sandboxId));
+      void pod.resume(held.guests.get(pod.sandboxId));
     }
   }
 

@@ -33,6 +33,11 @@ export interface ConfigureRequest {
 }
 
 export interface ConfigureResponse {
+  /**
+   * Public WireGuard key that the guest made for the plan's tunnel, base64; the same when it is repeated. Empty: the plan
+   * asks for none.
+   */
+  tunnelKey: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -349,11 +354,14 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
 };
 
 function createBaseConfigureResponse(): ConfigureResponse {
-  return { _unknownFields: {} };
+  return { tunnelKey: "", _unknownFields: {} };
 }
 
 export const ConfigureResponse: MessageFns<ConfigureResponse> = {
   encode(message: ConfigureResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tunnelKey !== "") {
+      writer.uint32(10).string(message.tunnelKey);
+    }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
         const tag = parseInt(key, 10);
@@ -378,6 +386,14 @@ export const ConfigureResponse: MessageFns<ConfigureResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tunnelKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -401,8 +417,9 @@ export const ConfigureResponse: MessageFns<ConfigureResponse> = {
   create(base?: DeepPartial<ConfigureResponse>): ConfigureResponse {
     return ConfigureResponse.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<ConfigureResponse>): ConfigureResponse {
+  fromPartial(object: DeepPartial<ConfigureResponse>): ConfigureResponse {
     const message = createBaseConfigureResponse();
+    message.tunnelKey = object.tunnelKey ?? "";
     return message;
   },
 };

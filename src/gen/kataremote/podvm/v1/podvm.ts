@@ -60,6 +60,8 @@ export interface CreateVmRequest {
   bootId: string;
   session: bigint;
   sequence: bigint;
+  /** Ids of the cloud's volumes that are to be attached while the VM lives, in this order. */
+  volumes: string[];
   /** Present: the VM's image is the stock one. */
   stock?: StockGuest | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -187,6 +189,8 @@ export interface IdentifyStockGuestResponse {
 
 export interface ReportReadyRequest {
   sandboxId: string;
+  /** Its class is a confidential one, and permits root file systems that the node makes. */
+  nodeRootfsAllowed: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -680,6 +684,7 @@ function createBaseCreateVmRequest(): CreateVmRequest {
     bootId: "",
     session: 0n,
     sequence: 0n,
+    volumes: [],
     stock: undefined,
     _unknownFields: {},
   };
@@ -734,6 +739,9 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
         throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(104).uint64(message.sequence);
+    }
+    for (const v of message.volumes) {
+      writer.uint32(114).string(v!);
     }
     if (message.stock !== undefined) {
       StockGuest.encode(message.stock, writer.uint32(162).fork()).join();
@@ -866,6 +874,14 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
             message.sequence = reader.uint64() as bigint;
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.volumes.push(reader.string());
+            continue;
+          }
           case 20: {
             if (tag !== 162) {
               break;
@@ -912,6 +928,7 @@ export const CreateVmRequest: MessageFns<CreateVmRequest> = {
     message.bootId = object.bootId ?? "";
     message.session = (object.session !== undefined && object.session !== null) ? BigInt(object.session) : 0n;
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.volumes = object.volumes?.map((e) => e) || [];
     message.stock = (object.stock !== undefined && object.stock !== null)
       ? StockGuest.fromPartial(object.stock)
       : undefined;
@@ -2057,13 +2074,16 @@ export const IdentifyStockGuestResponse: MessageFns<IdentifyStockGuestResponse> 
 };
 
 function createBaseReportReadyRequest(): ReportReadyRequest {
-  return { sandboxId: "", _unknownFields: {} };
+  return { sandboxId: "", nodeRootfsAllowed: false, _unknownFields: {} };
 }
 
 export const ReportReadyRequest: MessageFns<ReportReadyRequest> = {
   encode(message: ReportReadyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sandboxId !== "") {
       writer.uint32(10).string(message.sandboxId);
+    }
+    if (message.nodeRootfsAllowed !== false) {
+      writer.uint32(16).bool(message.nodeRootfsAllowed);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2097,6 +2117,14 @@ export const ReportReadyRequest: MessageFns<ReportReadyRequest> = {
             message.sandboxId = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.nodeRootfsAllowed = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2123,6 +2151,7 @@ export const ReportReadyRequest: MessageFns<ReportReadyRequest> = {
   fromPartial(object: DeepPartial<ReportReadyRequest>): ReportReadyRequest {
     const message = createBaseReportReadyRequest();
     message.sandboxId = object.sandboxId ?? "";
+    message.nodeRootfsAllowed = object.nodeRootfsAllowed ?? false;
     return message;
   },
 };

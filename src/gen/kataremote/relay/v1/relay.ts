@@ -105,6 +105,8 @@ export interface GuestFacts {
   guestVersion: string;
   listeningMs: bigint;
   verifiedBy: string;
+  /** ConfigureResponse.tunnel_key. */
+  tunnelKey: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1324,7 +1326,15 @@ export const AgentSocketUseResponse_Use: MessageFns<AgentSocketUseResponse_Use> 
 };
 
 function createBaseGuestFacts(): GuestFacts {
-  return { bootId: "", kernelRelease: "", guestVersion: "", listeningMs: 0n, verifiedBy: "", _unknownFields: {} };
+  return {
+    bootId: "",
+    kernelRelease: "",
+    guestVersion: "",
+    listeningMs: 0n,
+    verifiedBy: "",
+    tunnelKey: "",
+    _unknownFields: {},
+  };
 }
 
 export const GuestFacts: MessageFns<GuestFacts> = {
@@ -1346,6 +1356,9 @@ export const GuestFacts: MessageFns<GuestFacts> = {
     }
     if (message.verifiedBy !== "") {
       writer.uint32(42).string(message.verifiedBy);
+    }
+    if (message.tunnelKey !== "") {
+      writer.uint32(50).string(message.tunnelKey);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1411,6 +1424,14 @@ export const GuestFacts: MessageFns<GuestFacts> = {
             message.verifiedBy = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.tunnelKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1443,6 +1464,7 @@ export const GuestFacts: MessageFns<GuestFacts> = {
       ? BigInt(object.listeningMs)
       : 0n;
     message.verifiedBy = object.verifiedBy ?? "";
+    message.tunnelKey = object.tunnelKey ?? "";
     return message;
   },
 };
