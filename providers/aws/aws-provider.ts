@@ -29,6 +29,7 @@ import { REQUEST_FAMILIES } from "./request-families.ts";
 import { CLUSTER_TAG, OPERATION_TAG, OWNER, OWNER_TAG } from "./tags.ts";
 import { isGone, toInstance } from "./to-instance.ts";
 import { verifyAccount } from "./verify.ts";
+import { Volumes } from "./volumes.ts";
 
 /** States of an instance that somebody has to answer for. */
 const LIVING = ["pending", "running", "stopping", "stopped"];
@@ -39,6 +40,9 @@ const LIST_INTERVAL_MS = 45_000;
 /** Pod VMs as EC2 instances. All that has to be remembered is in EC2: client tokens and tags. */
 export class AwsProvider implements Provider {
   readonly name = "aws";
+  readonly scratchDisk: boolean;
+  readonly secondInterface: boolean;
+  readonly volumes: Volumes;
   readonly account: CloudAccount;
   readonly batches: BatchCreation;
   readonly #config: AwsConfig;
@@ -54,10 +58,13 @@ export class AwsProvider implements Provider {
 
   constructor(config: AwsConfig, deps: ProviderDeps & { readonly api: Ec2Api }) {
     const { api, now, clock = realClock } = deps;
+    this.scratchDisk = config.dataVolumes.some((v) => v.snapshotId === undefined);
+    this.secondInterface = config.externalSubnets.length > 0;
     this.#config = config;
     this.#deps = deps;
     this.#api = api;
-    this.#launcher = new Launcher({ api, config, now });
+    this.volumes = new Volumes({ api, config, clock });
+    this.#launcher = new Launcher({ api, config, now, volumes: this.volumes });
     this.#reader = new InstanceReader({ api, windowMs: config.coalesceMs, clock });
     this.#ender = new InstanceEnder({ api, windowMs: config.coalesceMs, clock });
     this.#lister = new InstanceLister({

@@ -159,6 +159,27 @@ export class Ec2Api {
     });
   }
 
+  /** @throws Fault whose awsCode is InvalidVolume.NotFound when one is not there */
+  async describeVolumes(ids: readonly string[], call: Call): Promise<readonly Ec2.Volume[]> {
+    return this.#all("DescribeVolumes", call, async (NextToken, o) => {
+      const reply = await this.#client.send(
+        new this.#sdk.DescribeVolumesCommand({ VolumeIds: [...ids], NextToken }),
+        o,
+      );
+      return { items: reply.Volumes, nextToken: reply.NextToken };
+    });
+  }
+
+  async attachVolume(input: Ec2.AttachVolumeCommandInput, call: Call): Promise<void> {
+    const command = () => new this.#sdk.AttachVolumeCommand(input);
+    await this.#send("AttachVolume", (o) => this.#client.send(command(), o), call);
+  }
+
+  async detachVolume(input: Ec2.DetachVolumeCommandInput, call: Call): Promise<void> {
+    const command = () => new this.#sdk.DetachVolumeCommand(input);
+    await this.#send("DetachVolume", (o) => this.#client.send(command(), o), call);
+  }
+
   async describeKeyPair(name: string, call: Call): Promise<void> {
     const command = () => new this.#sdk.DescribeKeyPairsCommand({ KeyNames: [name] });
     await this.#send("DescribeKeyPairs", (o) => this.#client.send(command(), o), call);

@@ -1,4 +1,5 @@
 import { Fault, type FaultCode, type FaultContext } from "../../src/base/fault.ts";
+import { NETWORK_ERRORS } from "../../src/provider/index.ts";
 
 /**
  * What an error means for whoever called: `throttled` and `transient` pass by themselves, `capacity`, `quota` and
@@ -107,11 +108,7 @@ const KIND_BY_CODE = new Map(
   Object.entries(KINDS).flatMap(([kind, codes]) => codes.map((code) => [code, kind as AwsFaultKind] as const)),
 );
 
-/** What Node's network code reports: nothing came back, so the request may have had its effect. */
-const NETWORK = new Set([
-  ...["ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"],
-  ...["ENOTFOUND", "EAI_AGAIN", "ERR_STREAM_PREMATURE_CLOSE"],
-]);
+const NETWORK = new Set(NETWORK_ERRORS);
 
 const RULES: Readonly<Record<AwsFaultKind, readonly [FaultCode, string]>> = {
   throttled: ["unavailable", "EC2 throttles this account's requests"],

@@ -1,7 +1,7 @@
 import type { Image } from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
-import { Cached } from "./cached.ts";
+import { Cached } from "../../src/provider/index.ts";
 import type { AwsConfig } from "./config.ts";
 import type { Ec2Api } from "./ec2-api.ts";
 
@@ -20,13 +20,15 @@ const KEEP_MS = 300_000;
 export class Images {
   readonly #api: Ec2Api;
   readonly #config: AwsConfig;
-  readonly #now: () => Date;
-  readonly #cached = new Map<string, Cached<PodVmImage>>();
+  /** "" = the newest that the name finds. */
+  readonly #cached: Cached<string, PodVmImage>;
 
   constructor(deps: { readonly api: Ec2Api; readonly config: AwsConfig; readonly now: () => Date }) {
     this.#api = deps.api;
     this.#config = deps.config;
-    this.#now = deps.now;
+    const load = async (id: string, call: Call): Promise<PodVmImage> =>
+      usableImage(await this.find(id === "" ? undefined : id, call), deps.config);
+    this.#cached = new Cached({ load, keepMs: KEEP_MS, clock: deps });
   }
 
   /**
@@ -46,11 +48,7 @@ export class Images {
     }
     const id = asked ?? imageId;
     if (id === undefined && imageName === undefined) return undefined;
-    const key = id ?? "";
-    const load = async (c: Call): Promise<PodVmImage> => usableImage(await this.find(id, c), this.#config);
-    const cached = this.#cached.get(key) ?? new Cached({ load, keepMs: KEEP_MS, now: this.#now });
-    this.#cached.set(key, cached);
-    return cached.get(call);
+    return this.#cached.get(id ?? "", call);
   }
 
   /** By id, else the newest whose name matches. @throws Fault failed_precondition */

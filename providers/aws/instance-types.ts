@@ -1,6 +1,6 @@
 import type { InstanceTypeInfo } from "@aws-sdk/client-ec2";
 import { Fault } from "../../src/base/fault.ts";
-import type { InstanceSpec } from "../../src/provider/index.ts";
+import { bySize, type InstanceSpec, isAtLeast } from "../../src/provider/index.ts";
 import type { AwsConfig } from "./config.ts";
 
 /** What the choice of an instance type goes by. */
@@ -57,15 +57,6 @@ export function fittingTypes(
   const [best, ...others] = usable.filter((t) => !t.bareMetal && isAtLeast(t, request)).sort(bySize);
   if (best === undefined) throw nothingFits(usable, request, config);
   return [best, ...others];
-}
-
-function isAtLeast(type: TypeSize, wanted: { vcpus: number; memoryMiB: number; gpus: number }): boolean {
-  const gpusFit = wanted.gpus === 0 ? type.gpus === 0 : type.gpus >= wanted.gpus;
-  return gpusFit && type.vcpus >= wanted.vcpus && type.memoryMiB >= wanted.memoryMiB;
-}
-
-function bySize(a: TypeSize, b: TypeSize): number {
-  return a.gpus - b.gpus || a.memoryMiB - b.memoryMiB || a.vcpus - b.vcpus || (a.name < b.name ? -1 : 1);
 }
 
 function namedType(allowed: readonly TypeSize[], name: string, config: Choice): TypeSize {

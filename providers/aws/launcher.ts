@@ -1,8 +1,13 @@
 import type { Instance as Ec2Instance } from "@aws-sdk/client-ec2";
 import type { Call } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
-import type { InstanceBatch, InstanceClass, Place as OfferedPlace, Shortage } from "../../src/provider/index.ts";
-import { Cached } from "./cached.ts";
+import {
+  Cached,
+  type InstanceBatch,
+  type InstanceClass,
+  type Place as OfferedPlace,
+  type Shortage,
+} from "../../src/provider/index.ts";
 import { type Candidate, candidateKey, describeCandidate, listCandidates, type Place, scopeOf } from "./candidates.ts";
 import type { AwsConfig } from "./config.ts";
 import type { Ec2Api } from "./ec2-api.ts";
@@ -11,11 +16,13 @@ import { Images } from "./images.ts";
 import { allowedTypes, fittingTypes, type TypeSize, toTypeSize } from "./instance-types.ts";
 import { launchInput } from "./launch-input.ts";
 import { quotaText } from "./quota-text.ts";
+import type { Volumes } from "./volumes.ts";
 
 export interface LauncherDeps {
   readonly api: Ec2Api;
   readonly config: AwsConfig;
   readonly now: () => Date;
+  readonly volumes: Pick<Volumes, "zone">;
 }
 
 /** Types and subnets do not change while the region stays the same. */
@@ -25,22 +32,25 @@ const KEEP_MS = 24 * 3_600_000;
 export class Launcher {
   readonly images: Images;
   readonly #deps: LauncherDeps;
-  readonly #types: Cached<readonly TypeSize[]>;
-  readonly #places: Cached<readonly Place[]>;
+  readonly #types: Cached<"all", readonly TypeSize[]>;
+  readonly #places: Cached<"all", readonly Place[]>;
+  readonly #volumes: Pick<Volumes, "zone">;
 
   constructor(deps: LauncherDeps) {
     const { api, config, now } = deps;
     this.#deps = deps;
+    this.#volumes = deps.volumes;
     this.images = new Images(deps);
-    const types = async (call: Call): Promise<readonly TypeSize[]> =>
+    const types = async (_: "all", call: Call): Promise<readonly TypeSize[]> =>
       (await api.describeInstanceTypes(allowedTypes(config), call)).map(toTypeSize);
-    this.#types = new Cached({ load: types, keepMs: KEEP_MS, now });
-    this.#places = new Cached({ load: (call) => readPlaces(api, config, call), keepMs: KEEP_MS, now });
+    const kept = { keepMs: KEEP_MS, clock: { now } };
+    this.#types = new Cached({ load: types, ...kept });
+    this.#places = new Cached({ load: (_: "all", call) => readPlaces(api, config, call), ...kept });
   }
 
   /** Types that the configuration allows and the region has. */
   types(call: Call): Promise<readonly TypeSize[]> {
-    return this.#types.get(call);
+    return this.#types.get("all", call);
   }
 
   /** Where a VM like this could be had: types that are large enough, smallest first, in every subnet. */
@@ -77,12 +87,23 @@ export class Launcher {
     const { config } = this.#deps;
     const [image, types, places] = await Promise.all([
       this.images.resolve(wanted.image, call),
-      this.#types.get(call),
-      this.#places.get(call),
+      this.#types.get("all", call),
+      this.#places.get("all", call),
     ]);
     const fitting = fittingTypes(types, wanted, config);
     const names = fitting.map((t) => t.name);
-    return { image, types: fitting, candidates: listCandidates(names, places, config.market) };
+    const near = await this.#placesOf(wanted, places, call);
+    return { image, types: fitting, candidates: listCandidates(names, near, config.market) };
+  }
+
+  /** Where its volumes are. */
+  async #placesOf({ volumes = [] }: InstanceClass, places: readonly Place[], call: Call): Promise<readonly Place[]> {
+    if (volumes.length === 0) return places;
+    const zone = await this.#volumes.zone(volumes, call);
+    const near = places.filter((p) => p.zone === zone);
+    if (near.length > 0) return near;
+    const message = `volumes ${volumes.join(", ")} are in ${zone}, where none of providers.aws.subnets is: add one of that zone`;
+    throw new Fault("failed_precondition", message, { provider: "aws", kind: "setup" });
   }
 }
 

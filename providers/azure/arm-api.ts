@@ -132,6 +132,13 @@ export class ArmApi {
     return this.requests.all("list disks", list, call);
   }
 
+  /** By its id, in whatever resource group. */
+  getDisk(id: string, call: Call): Promise<Disk | undefined> {
+    return this.#find("read disk", call, (options) =>
+      this.#sdk.compute.disks.get(partOf(id, "resourceGroups"), nameOf(id), options),
+    );
+  }
+
   deleteDisk(name: string, call: Call): Promise<boolean> {
     return this.#delete("delete disk", call, (options) => this.#sdk.compute.disks.delete(this.#group, name, options));
   }

@@ -29,6 +29,7 @@ import { VmEnder } from "./vm-ender.ts";
 import { VmLister } from "./vm-lister.ts";
 import { VmMaker } from "./vm-maker.ts";
 import { VmReader } from "./vm-reader.ts";
+import { Volumes } from "./volumes.ts";
 
 /** A listing is four requests and a few more for each thousand VMs. */
 const LIST_INTERVAL_MS = 45_000;
@@ -36,6 +37,9 @@ const LIST_INTERVAL_MS = 45_000;
 /** Pod VMs as Azure VMs. All that has to be remembered is in Azure: names that follow from operations, and tags. */
 export class AzureProvider implements Provider {
   readonly name = "azure";
+  readonly scratchDisk: boolean;
+  readonly secondInterface: boolean;
+  readonly volumes: Volumes;
   readonly account: CloudAccount;
   readonly batches: BatchCreation;
   readonly #config: AzureConfig;
@@ -54,8 +58,11 @@ export class AzureProvider implements Provider {
     const base = { api, config, clock, log, windowMs: config.coalesceMs, usePublicIp: config.publicIp };
     const addresses = new Addresses(base);
     const parts = new Parts(base);
+    this.scratchDisk = config.dataDisksGiB.length > 0;
+    this.secondInterface = config.extraSubnets.length > 0;
     this.#config = config;
-    this.#launcher = new Launcher(base);
+    this.volumes = new Volumes(base);
+    this.#launcher = new Launcher({ ...base, volumes: this.volumes });
     this.#recent = new Recent(base);
     this.#reader = new VmReader({ ...base, addresses });
     const shared = { ...base, reader: this.#reader, recent: this.#recent };
@@ -91,14 +98,14 @@ export class AzureProvider implements Provider {
   async getInstance(id: InstanceId, call: Call): Promise<Instance | undefined> {
     if (!isVmName(id) || this.#recent.isDeleted(id)) return undefined;
     const view = await this.#reader.read(id, this.#config.pollMs, call);
-    if (view !== undefined) return toInstance(view);
+    if (view !== undefined) return this.#noteSeen(toInstance(view));
     return this.#recent.created(id) ?? this.#lister.orphan(id, call);
   }
 
   async listInstances(cluster: string, call: Call): Promise<readonly Instance[]> {
     const found = await this.#lister.list(cluster, call);
     const listed = found.filter((i) => !this.#recent.isDeleted(i.id));
-    for (const instance of listed) if (!this.#ender.isEnding(instance.id)) this.#recent.noteSeen(instance);
+    for (const instance of listed) this.#noteSeen(instance);
     return [...listed, ...this.#recent.missingFrom(listed, cluster)];
   }
 
@@ -117,5 +124,10 @@ export class AzureProvider implements Provider {
   async close(): Promise<void> {
     this.#assignments.close();
     this.#ender.close();
+  }
+
+  #noteSeen(instance: Instance): Instance {
+    if (!this.#ender.isEnding(instance.id)) this.#recent.noteSeen(instance);
+    return instance;
   }
 }

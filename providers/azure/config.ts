@@ -145,9 +145,10 @@ export const PLACE_KEYS = {
 };
 
 const requests = {
-  prices: Type.Union([Type.Literal("off"), Type.Literal("retail-api")], {
-    default: "off",
-    description: "retail-api: asks prices.azure.com, without credentials, for the check to show",
+  prices: Type.Union([Type.Literal("table"), Type.Literal("retail-api"), Type.Literal("off")], {
+    default: "table",
+    description:
+      "What the check shows. table: a list that is shipped, of the usual sizes; retail-api: asks prices.azure.com, without credentials",
   }),
   maxCandidates: Type.Integer({
     minimum: 1,

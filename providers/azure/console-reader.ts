@@ -1,8 +1,8 @@
 import type { Call } from "../../src/base/call.ts";
 import type { Clock } from "../../src/base/clock.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
+import { Cached } from "../../src/provider/index.ts";
 import type { ArmApi } from "./arm-api.ts";
-import { Cached } from "./cached.ts";
 import { faultOf, kindOf, toFault } from "./faults.ts";
 import { type HttpAnswer, httpGet } from "./http-get.ts";
 

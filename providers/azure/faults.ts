@@ -1,4 +1,5 @@
 import { Fault, type FaultCode, type FaultContext } from "../../src/base/fault.ts";
+import { NETWORK_ERRORS } from "../../src/provider/index.ts";
 import { FAULT_CODES } from "./fault-codes.ts";
 
 /**
@@ -28,10 +29,7 @@ const KIND_BY_CODE = new Map(
 );
 
 /** What Node's network code and the SDK's pipeline report: nothing came back, so the request may have had its effect. */
-const NETWORK = new Set([
-  ...["ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"],
-  ...["ENOTFOUND", "EAI_AGAIN", "ERR_STREAM_PREMATURE_CLOSE", "REQUEST_SEND_ERROR", "PARSE_ERROR", "EPROTO"],
-]);
+const NETWORK = new Set([...NETWORK_ERRORS, "REQUEST_SEND_ERROR", "PARSE_ERROR", "EPROTO"]);
 
 const RULES: Readonly<Record<AzureFaultKind, readonly [FaultCode, string]>> = {
   throttled: ["unavailable", "Azure throttles this subscription's requests"],

@@ -1,8 +1,8 @@
 import type { Call } from "../../src/base/call.ts";
 import type { Clock } from "../../src/base/clock.ts";
 import { Fault } from "../../src/base/fault.ts";
+import { Cached } from "../../src/provider/index.ts";
 import type { ArmApi } from "./arm-api.ts";
-import { Cached } from "./cached.ts";
 import type { AzureConfig } from "./config.ts";
 import { findImage } from "./find-image.ts";
 import { parseImageName } from "./image-name.ts";

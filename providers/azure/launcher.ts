@@ -2,9 +2,8 @@ import type { Call } from "../../src/base/call.ts";
 import type { Clock } from "../../src/base/clock.ts";
 import { Fault } from "../../src/base/fault.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
-import type { Instance, InstanceClass, Place } from "../../src/provider/index.ts";
+import { Cached, type Instance, type InstanceClass, type Place } from "../../src/provider/index.ts";
 import type { ArmApi } from "./arm-api.ts";
-import { Cached } from "./cached.ts";
 import { type Candidate, candidateKey, describeCandidate, listCandidates, toPlace } from "./candidates.ts";
 import type { AzureConfig } from "./config.ts";
 import { Images } from "./images.ts";
@@ -13,11 +12,13 @@ import type { PodVmImage } from "./pod-vm-image.ts";
 import { allowedSizes, fittingSizes, toVmSize, type VmSize } from "./sizes.ts";
 import { makeUnusedSshKey } from "./ssh-key.ts";
 import { vmBody } from "./vm-body.ts";
+import type { Volumes } from "./volumes.ts";
 
 export interface LauncherDeps {
   readonly api: ArmApi;
   readonly config: AzureConfig;
   readonly clock: Clock;
+  readonly volumes: Pick<Volumes, "place">;
 }
 
 /** What a location offers changes seldom, what a subscription may use there a little more often. */
@@ -64,7 +65,7 @@ export class Launcher {
    */
   async launch({ wanted, place, index, admitted }: Launch, call: Call): Promise<Instance> {
     const { api, config, clock } = this.#deps;
-    const { image, candidates } = await this.#offer(wanted, call);
+    const { image, candidates } = await this.#offer(wanted, call, index);
     const candidate = candidates.find((c) => candidateKey(c) === place);
     if (candidate === undefined) {
       const message = `${place} is no place that the configuration has for such a VM any more`;
@@ -89,14 +90,35 @@ export class Launcher {
   async #offer(
     wanted: InstanceClass,
     call: Call,
+    index = 0,
   ): Promise<{ readonly image: PodVmImage; readonly candidates: readonly Candidate[] }> {
     const { config } = this.#deps;
     const [image, sizes] = await Promise.all([this.images.resolve(wanted.image, call), this.sizes(call)]);
     const fitting = fittingSizes(allowedSizes(sizes, config), wanted, config);
-    const candidates = listCandidates(fitting, config);
+    const candidates = await this.#near(wanted, listCandidates(fitting, config), index, call);
     if (candidates.length > 0) return { image, candidates };
     const names = fitting.map((s) => `${s.name} (zones ${s.zones.join(", ") || "none"})`).join(", ");
     const message = `none of the sizes that fit is offered in providers.azure.zones ${config.zones.join(", ")}: ${names}`;
+    throw new Fault("failed_precondition", message, { provider: "azure", kind: "setup" });
+  }
+
+  /** Where its volumes are. A VM without a zone is put into theirs. */
+  async #near(
+    wanted: InstanceClass,
+    candidates: readonly Candidate[],
+    index: number,
+    call: Call,
+  ): Promise<readonly Candidate[]> {
+    const { volumes = [] } = wanted;
+    if (volumes.length === 0) return candidates;
+    const { zone } = await this.#deps.volumes.place(volumes, this.idOf(wanted, index), call);
+    if (zone === "any") return candidates;
+    const free = zone !== undefined && this.#deps.config.zones.length === 0;
+    const near = free
+      ? candidates.filter((c) => c.size.zones.includes(zone)).map((c) => ({ ...c, zone }))
+      : candidates.filter((c) => c.zone === zone);
+    if (near.length > 0 || candidates.length === 0) return near;
+    const message = `the pod's disks are in ${zone === undefined ? "no zone" : `zone ${zone}`}, where none of the sizes that fit is configured: see providers.azure.zones`;
     throw new Fault("failed_precondition", message, { provider: "azure", kind: "setup" });
   }
 

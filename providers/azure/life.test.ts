@@ -117,10 +117,22 @@ describe("a deletion", () => {
     cloud().knobs.deleteMs = 0;
     world.endpoint.inject({ action: "VirtualMachines_Delete", drop: true, afterEffect: true });
     await assert.rejects(hasty.deleteInstance(id, background()));
+    assert.deepEqual([await hasty.getInstance(id, background()), await list(hasty)], [undefined, []]);
     const began = world.clock.now();
     await deleteUntilGone(hasty, id);
     assert.ok(world.clock.now() - began < 50_000, "it waited for the VM to be shown");
     assert.deepEqual(kinds(), []);
+  });
+
+  it("of a young VM that another adaptor has ended is over at once", async () => {
+    const id = await made();
+    await deleteUntilGone(await world.provider(), id);
+    world.clock.advance(2_000);
+    assert.equal(await provider.getInstance(id, background()).then((i) => i?.id), id, "it may be yet to be shown");
+    const began = world.clock.now();
+    await deleteUntilGone(provider, id);
+    assert.ok(world.clock.now() - began < 20_000, "it waited for the VM to be shown");
+    assert.deepEqual(await list(), []);
   });
 
   it("goes on in a new process, and takes the end of a VM for what it is", async () => {

@@ -5,13 +5,20 @@ import type { Instance } from "../../src/provider/index.ts";
 /** How long Azure's reads may lag behind what it has accepted, ms. */
 const SETTLE_MS = 60_000;
 
+interface Created {
+  readonly instance: Instance;
+  readonly at: number;
+  /** Whether a read has shown it. */
+  readonly shown: boolean;
+}
+
 /**
  * What this process has just created and deleted. Azure Resource Manager answers from caches in several regions: for some
  * seconds a read does not show a new VM, or still shows one that is gone. "Not found" then means "unknown", not "gone".
  */
 export class Recent {
   readonly #clock: Clock;
-  readonly #created = new Map<InstanceId, { readonly instance: Instance; readonly at: number }>();
+  readonly #created = new Map<InstanceId, Created>();
   readonly #deleted = new Map<InstanceId, number>();
 
   constructor(deps: { readonly clock: Clock }) {
@@ -20,15 +27,15 @@ export class Recent {
 
   noteCreated(instance: Instance): void {
     this.#forget();
-    if (!this.#created.has(instance.id)) this.#created.set(instance.id, { instance, at: this.#now() });
+    if (!this.#created.has(instance.id)) this.#created.set(instance.id, { instance, at: this.#now(), shown: false });
   }
 
   /** One read has shown it: a young one that another read does not show yet is not gone. */
   noteSeen(instance: Instance): void {
-    const at = instance.createdAt.getTime();
-    if (at >= this.#now() - SETTLE_MS && instance.state !== "deleting" && !this.#created.has(instance.id)) {
-      this.#created.set(instance.id, { instance, at });
-    }
+    const known = this.#created.get(instance.id);
+    const at = known?.at ?? instance.createdAt.getTime();
+    if (at < this.#now() - SETTLE_MS || instance.state === "deleting") return;
+    this.#created.set(instance.id, { instance: known?.instance ?? instance, at, shown: true });
   }
 
   /** Gone for good, with all its parts. */
@@ -45,12 +52,18 @@ export class Recent {
     return this.#created.get(id)?.instance;
   }
 
+  /** Whether it was made so recently that no read has shown it yet. */
+  isUnshown(id: InstanceId): boolean {
+    this.#forget();
+    return this.#created.get(id)?.shown === false;
+  }
+
   isDeleted(id: InstanceId): boolean {
     this.#forget();
     return this.#deleted.has(id);
   }
 
-  /** Its end has been asked for: that it is not shown is no riddle any more. */
+  /** Its end has been asked for, perhaps with effect: that it is not shown is no riddle any more. */
   noteEnding(id: InstanceId): void {
     this.#created.delete(id);
   }

@@ -1,6 +1,6 @@
 import type { ResourceSku } from "@azure/arm-compute";
 import { Fault } from "../../src/base/fault.ts";
-import type { InstanceSpec } from "../../src/provider/index.ts";
+import { bySize, type InstanceSpec, isAtLeast } from "../../src/provider/index.ts";
 import type { AzureConfig } from "./config.ts";
 
 /** What the choice of a VM size goes by. */
@@ -91,16 +91,6 @@ export function fittingSizes(
   const [best, ...others] = usable.filter((s) => isAtLeast(s, request)).sort(bySize);
   if (best === undefined) throw nothingFits(usable, request, config);
   return [best, ...others];
-}
-
-function isAtLeast(size: VmSize, wanted: { vcpus: number; memoryMiB: number; gpus: number }): boolean {
-  // A GPU size for a pod that wants none would be the dearest way to give it two vCPUs.
-  const gpusFit = wanted.gpus === 0 ? size.gpus === 0 : size.gpus >= wanted.gpus;
-  return gpusFit && size.vcpus >= wanted.vcpus && size.memoryMiB >= wanted.memoryMiB;
-}
-
-function bySize(a: VmSize, b: VmSize): number {
-  return a.gpus - b.gpus || a.memoryMiB - b.memoryMiB || a.vcpus - b.vcpus || (a.name < b.name ? -1 : 1);
 }
 
 function namedSize(allowed: readonly VmSize[], name: string, config: Choice): VmSize {

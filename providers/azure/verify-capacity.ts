@@ -3,6 +3,7 @@ import type { Call } from "../../src/base/call.ts";
 import type { Finding } from "../../src/provider/index.ts";
 import { listCandidates } from "./candidates.ts";
 import { failed } from "./finding.ts";
+import { PRICES_AS_OF, tablePriceUsd } from "./price-table.ts";
 import { hourlyPrice } from "./prices.ts";
 import { allowedSizes, asPattern, fittingSizes, unsuitable, type VmSize } from "./sizes.ts";
 import type { VerifyDeps } from "./verify-deps.ts";
@@ -91,6 +92,7 @@ async function priceFindings(size: VmSize, deps: VerifyDeps, call: Call): Promis
   if (config.prices === "off") return [];
   const subject = "price";
   const spot = config.market !== "regular";
+  if (config.prices === "table") return [{ subject, state: "ok", detail: fromTable(size.name, spot, config.location) }];
   try {
     const price = await hourlyPrice(size.name, spot, deps, call);
     const detail =
@@ -102,4 +104,11 @@ async function priceFindings(size: VmSize, deps: VerifyDeps, call: Call): Promis
     const finding = failed(subject, e, 'set providers.azure.prices to "off"');
     return [{ ...finding, state: "warning" }]; // nothing depends on it
   }
+}
+
+function fromTable(size: string, spot: boolean, location: string): string {
+  const price = spot ? undefined : tablePriceUsd(size, location);
+  if (price !== undefined) return `${size}: ${price.toFixed(3)} USD per hour (list of ${PRICES_AS_OF})`;
+  const what = spot ? "spot prices" : `${size} in ${location}`;
+  return `the shipped list has none for ${what}: providers.azure.prices = "retail-api" asks Azure's`;
 }

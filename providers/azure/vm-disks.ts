@@ -1,4 +1,5 @@
 import type { DataDisk, ManagedDiskParameters, StorageProfile } from "@azure/arm-compute";
+import { Fault } from "../../src/base/fault.ts";
 import type { InstanceClass } from "../../src/provider/index.ts";
 import type { AzureConfig } from "./config.ts";
 import { dataDiskName, osDiskName } from "./names.ts";
@@ -12,7 +13,12 @@ export function storageProfile(
   config: AzureConfig,
 ): StorageProfile {
   const asked = wanted.rootDiskGiB ?? config.rootDiskGiB;
-  const dataDisks = [...imageDisks(vm, image, config), ...ownDisks(vm, image, config)];
+  const { volumes = [] } = wanted;
+  const dataDisks = [
+    ...volumeDisks(volumes, image),
+    ...imageDisks(vm, image, config),
+    ...ownDisks(vm, Math.max(volumes.length - 1, ...image.dataLuns) + 1, config),
+  ];
   return {
     imageReference: image.reference,
     osDisk: {
@@ -44,8 +50,18 @@ function imageDisks(vm: string, { dataLuns }: PodVmImage, config: AzureConfig): 
   return dataLuns.map((lun) => ({ ...dataDisk(vm, lun, config), createOption: "FromImage" }));
 }
 
-function ownDisks(vm: string, { dataLuns }: PodVmImage, config: AzureConfig): readonly DataDisk[] {
-  const first = Math.max(-1, ...dataLuns) + 1;
+/** They are somebody's: the VM's end only lets go of them. A LUN is the place in the list, as guests count on it. */
+function volumeDisks(volumes: readonly string[], { dataLuns }: PodVmImage): readonly DataDisk[] {
+  const taken = dataLuns.find((lun) => lun < volumes.length);
+  if (taken !== undefined) {
+    const message = `the image has a data disk of its own at LUN ${taken}, which is a volume's of the pod: use an image without`;
+    throw new Fault("failed_precondition", message, { provider: "azure", kind: "setup" });
+  }
+  return volumes.map((id, lun) => ({ lun, createOption: "Attach", deleteOption: "Detach", managedDisk: { id } }));
+}
+
+/** @param first LUN that is free */
+function ownDisks(vm: string, first: number, config: AzureConfig): readonly DataDisk[] {
   return config.dataDisksGiB.map((diskSizeGB, at) => ({
     ...dataDisk(vm, first + at, config),
     ...{ createOption: "Empty", diskSizeGB },

@@ -4,6 +4,7 @@ import { Fault } from "../../src/base/fault.ts";
 import type { InstanceId } from "../../src/base/ids.ts";
 import type { Logger } from "../../src/base/log.ts";
 import type { ArmApi } from "./arm-api.ts";
+import { kindOf } from "./faults.ts";
 import type { Parts } from "./parts.ts";
 import type { Recent } from "./recent.ts";
 import type { VmReader } from "./vm-reader.ts";
@@ -41,8 +42,6 @@ const PARTS_WAIT_MS = 10_000;
 export class VmEnder {
   readonly #deps: VmEnderDeps;
   readonly #endings = new Map<InstanceId, Ending>();
-  /** Deletions whose answer did not come: they may have had their effect. */
-  readonly #unclear = new Set<InstanceId>();
   readonly #closing = new AbortController();
 
   constructor(deps: VmEnderDeps) {
@@ -93,15 +92,13 @@ export class VmEnder {
 
   async #begin(id: InstanceId, call: Call): Promise<"deleting" | "gone"> {
     const { api, reader, recent, pollMs, log } = this.#deps;
-    const seen = reader.kept(id);
+    const whole = reader.kept(id)?.vm.provisioningState === "Succeeded";
     const there = await api.deleteVm(id, call).catch((e: unknown) => {
-      this.#unclear.add(id);
+      if (kindOf(e) !== "throttled") recent.noteEnding(id); // the answer may be lost, and not the request
       throw e;
     });
-    const whole = seen?.vm.provisioningState === "Succeeded";
-    // What a read has shown is there no more; an earlier try of this request may have ended it.
-    const unseen = !there && seen === undefined && !this.#unclear.has(id) && recent.created(id) !== undefined;
-    const stage = there ? "vm" : unseen ? "unseen" : "parts";
+    // What a read has shown is there no more: an earlier try of this request, or another adaptor, may have ended it.
+    const stage = there ? "vm" : recent.isUnshown(id) ? "unseen" : "parts";
     const ending: Ending = { stage, doubt: !whole, nextLook: this.#now() + pollMs, waitMs: pollMs };
     this.#endings.set(id, ending);
     if (there) log.info({ instance: id }, "Azure has accepted the deletion of the VM");
@@ -113,7 +110,7 @@ export class VmEnder {
   async #askAgain(id: InstanceId, ending: Ending, call: Call): Promise<"deleting" | "gone"> {
     const { api, recent } = this.#deps;
     if (await api.deleteVm(id, call)) ending.stage = "vm";
-    else if (recent.created(id) === undefined) ending.stage = "parts";
+    else if (!recent.isUnshown(id)) ending.stage = "parts";
     return "deleting";
   }
 
@@ -140,7 +137,6 @@ export class VmEnder {
 
   #gone(id: InstanceId): "gone" {
     this.#endings.delete(id);
-    this.#unclear.delete(id);
     this.#deps.recent.noteDeleted(id);
     this.#deps.reader.note(id, undefined);
     return "gone";

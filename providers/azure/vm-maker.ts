@@ -93,6 +93,7 @@ export class VmMaker {
 
   #checked(view: VmView, wanted: InstanceClass): Instance {
     const instance = toInstance(view);
+    this.#deps.recent.noteSeen(instance);
     const { error, placed } = stateOf(view.vm);
     if (instance.state !== "failed") return instance;
     if (instance.addresses.length > 0 && placed) return instance; // it ran: whoever has it is told why it ended

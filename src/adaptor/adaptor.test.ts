@@ -180,6 +180,18 @@ describe("adaptor", { timeout: 120_000 }, () => {
       assert.equal(await tested.phase(id), "ready");
     });
 
+    it("tells once of a confidential pod that may have the node's root file systems", async () => {
+      const { id } = await started();
+      const csr = makeCsr(newKeyPair().keyPem, "guest");
+      tested.provider.knobs.console = undefined;
+      await tested.client.signGuest({ sandboxId: id, csrPem: csr }, call());
+      await tested.client.reportReady({ sandboxId: id, nodeRootfsAllowed: true }, call());
+      await tested.client.reportReady({ sandboxId: id, nodeRootfsAllowed: true }, call());
+      const text = await (await fetch(`${tested.rest}/v1/events`)).text();
+      assert.equal(text.match(/NodeRootfsAllowed/g)?.length, 1);
+      assert.ok(text.includes(id));
+    });
+
     it("waits for a console that lags behind, and falls back to the address", async () => {
       const { id } = await started();
       tested.provider.knobs.console = "[ 0.1] booting\n";

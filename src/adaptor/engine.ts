@@ -112,9 +112,10 @@ export async function openEngine(
     recovery: new Recovery({ store }),
     events: new Events({ log, now, onEvent: deps.onEvent && tellWithPod(store, deps.onEvent) }),
     ...account.deps,
-    userData: renderUserData({ caPem: ca.caPem }),
+    userData: (volumes = []) =>
+      renderUserData({ caPem: ca.caPem, disks: { scratch: provider.scratchDisk === true, volumes } }),
     stock: new StockGuests({
-      ...{ sealer, provider: provider.name, now, pullSecrets: deps.pullSecrets },
+      ...{ sealer, provider, now, pullSecrets: deps.pullSecrets },
       ...(shared ? { agreeOnKey: (id) => agreeOnSealKey(store, id, config.stateDir) } : {}),
     }),
     consoleWaitMs: config.limits.consoleWaitMs,

@@ -12,7 +12,7 @@ export interface DebianPackage {
 }
 
 /** What the guest needs beside its kernel; their dependencies follow. */
-const WANTED = ["busybox-static", "crun", "iproute2", "libstdc++6", "tar"];
+const WANTED = ["busybox-static", "crun", "e2fsprogs", "iproute2", "libstdc++6", "tar"];
 const BOOT_STUB = "systemd-boot-efi";
 
 /** Node's names of architectures and what the Debian ones and their kernels are called. */

@@ -10,7 +10,9 @@ export type {
   Shortage,
 } from "./account.ts";
 export type { Assignment, BatchCreation, InstanceBatch, InstanceClass, Place } from "./batch.ts";
+export { Cached } from "./cached.ts";
 export type { Instance, InstanceSpec, OwnerTags } from "./instance.ts";
+export { NETWORK_ERRORS } from "./network-errors.ts";
 export type { Finding, Provider, ProviderPlugin } from "./provider.ts";
 export type { ProviderDeps } from "./provider-deps.ts";
 export type {
@@ -21,3 +23,5 @@ export type {
   PublisherPlugin,
   PublishProgress,
 } from "./publish.ts";
+export { bySize, isAtLeast } from "./vm-size.ts";
+export type { VolumeAttachment } from "./volumes.ts";

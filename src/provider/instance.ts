@@ -25,6 +25,8 @@ export interface InstanceSpec {
   /** Empty = the provider's configured default. */
   readonly image?: string;
   readonly rootDiskGiB?: number;
+  /** Ids of volumes that outlive the VM, see VolumeAttachment; in the order in which they are attached. Absent: none. */
+  readonly volumes?: readonly string[];
   /** cloud-init document; never logged. */
   readonly userData: Uint8Array;
 }

@@ -6,12 +6,19 @@ import type { BatchCreation } from "./batch.ts";
 import type { Instance, InstanceSpec } from "./instance.ts";
 import type { ProviderDeps } from "./provider-deps.ts";
 import type { PublisherPlugin } from "./publish.ts";
+import type { VolumeAttachment } from "./volumes.ts";
 
 /** One cloud (or this host's QEMU). Stateless: everything it must remember is a tag on the resource. */
 export interface Provider {
   readonly name: string;
   /** Undefined where requests are not limited. */
   readonly account?: CloudAccount;
+  /** That every VM has an empty disk besides its first, for the guest to format: what pods write goes there. */
+  readonly scratchDisk?: boolean;
+  /** That every VM has one more network interface, which pods can have as their way out. */
+  readonly secondInterface?: boolean;
+  /** Undefined where no volume that outlives a VM can be attached to it. */
+  readonly volumes?: VolumeAttachment;
   /** Undefined where VMs are made one by one, with createInstance. */
   readonly batches?: BatchCreation;
   /**

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { NO_DISKS } from "./guest-disks.ts";
 import { CA_PATH, parseUserData, renderUserData } from "./user-data.ts";
 
 const caPem = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUabc+/=\nAAAA\n-----END CERTIFICATE-----\n";
@@ -7,14 +8,14 @@ const text = (data: Uint8Array): string => Buffer.from(data).toString("utf8");
 
 describe("user-data", () => {
   it("carries the CA to the guest", async () => {
-    assert.deepEqual(await parseUserData(text(renderUserData({ caPem }))), { caPem });
-    assert.deepEqual(await parseUserData(text(renderUserData({ caPem: caPem.trimEnd() }))), { caPem });
+    assert.deepEqual(await parseUserData(text(renderUserData({ caPem }))), { caPem, disks: NO_DISKS });
+    assert.deepEqual(await parseUserData(text(renderUserData({ caPem: caPem.trimEnd() }))), { caPem, disks: NO_DISKS });
   });
 
   it("is read in any form that cloud-config has for it", async () => {
     const base64 = Buffer.from(caPem).toString("base64");
     const document = `#cloud-config\nhostname: x\nwrite_files:\n- {path: /etc/motd, content: hi}\n- encoding: b64\n  content: ${base64}\n  path: ${CA_PATH}\n`;
-    assert.deepEqual(await parseUserData(document), { caPem });
+    assert.deepEqual(await parseUserData(document), { caPem, disks: NO_DISKS });
   });
 
   it("says what is wrong with a document that it cannot use", async () => {

@@ -58,7 +58,7 @@ export function podVmHandlers(deps: HandlerDeps): Handlers<typeof PodVmDefinitio
       return { authJson: (await service.pullSecrets(parseSandboxId(r.sandboxId), from(call, peer))) ?? "" };
     },
     async reportReady(r, call, peer) {
-      await service.reportReady(parseSandboxId(r.sandboxId), from(call, peer));
+      await service.reportReady(parseSandboxId(r.sandboxId), from(call, peer), r);
       return {};
     },
     async syncNode(r, call, peer) {
@@ -85,14 +85,19 @@ function nodeCall(deps: HandlerDeps, call: Call, peer: Peer): NodeCall {
   return { ...own, nodeId };
 }
 
+/** No cloud has VMs with more data disks. */
+const MAX_VOLUMES = 64;
+
 /** @throws Fault invalid_argument */
 function readCreateVm(request: CreateVmRequest): CreateVm {
-  const { vcpus, memoryMib, gpus, instanceType, image } = request;
+  const { vcpus, memoryMib, gpus, instanceType, image, volumes } = request;
   const { namespace, name, uid } = request.pod ?? { namespace: "", name: "", uid: "" };
   if (!(vcpus >= 0 && vcpus <= 1024))
     throw new Fault("invalid_argument", `vcpus is ${vcpus}: 0 (default) to 1024 are possible`);
   if (memoryMib > 16n * 1024n * 1024n)
     throw new Fault("invalid_argument", `memory_mib is ${memoryMib}: at most 16 TiB are possible`);
+  if (volumes.length > MAX_VOLUMES || new Set(volumes).size < volumes.length)
+    throw new Fault("invalid_argument", `volumes are ${volumes.join(", ")}: at most ${MAX_VOLUMES}, each once`);
   return {
     id: parseSandboxId(request.sandboxId),
     nodeId: checkNodeId(request.nodeId),
@@ -104,6 +109,7 @@ function readCreateVm(request: CreateVmRequest): CreateVm {
       gpus,
       ...(instanceType === "" ? {} : { instanceType }),
       ...(image === "" ? {} : { image }),
+      ...(volumes.length === 0 ? {} : { volumes }),
     },
     ...(request.bootId === ""
       ? {}

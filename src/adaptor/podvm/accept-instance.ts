@@ -42,10 +42,12 @@ export function isUsable({ state }: Instance): boolean {
   return state !== "failed" && state !== "deleting";
 }
 
-function changeFor({ phase }: SandboxRecord, instance: Instance): SandboxChange {
+/** Whether the node may dial: the guest of a pod with volumes has them all by then. */
+function changeFor({ phase, request, instance: before }: SandboxRecord, instance: Instance): SandboxChange {
+  const waits = request.volumes !== undefined && before === undefined;
   const accepted: AcceptedInstance = {
     id: instance.id,
-    addresses: instance.addresses,
+    addresses: waits ? [] : instance.addresses,
     port: instance.tunnelPort ?? GUEST_PORT,
   };
   const advance = phase === "creating" && accepted.addresses.length > 0;

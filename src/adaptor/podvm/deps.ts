@@ -34,7 +34,7 @@ export interface PodVmDeps {
   readonly cluster: string;
   readonly defaults: VmDefaults;
   /** The same for every VM, and no secret. */
-  readonly userData: Uint8Array;
+  readonly userData: (volumes?: readonly string[]) => Uint8Array;
   /** VMs with the stock image have user-data of their own. */
   readonly stock: StockGuests;
   /** How long a guest's fingerprint is looked for on its console, ms. */

@@ -9,7 +9,8 @@ export type EventKind =
   | "InstanceLost"
   | "MassLoss"
   | "OrphanRemoved"
-  | "DeleteStuck";
+  | "DeleteStuck"
+  | "NodeRootfsAllowed";
 
 export interface AdaptorEvent {
   /** RFC 3339 */

@@ -25,14 +25,18 @@ export function instanceName(podName: string, sandboxId: string): string {
 export interface SpecSource {
   readonly cluster: string;
   readonly defaults: VmDefaults;
-  readonly userData: Uint8Array;
+  /** Of the reference image; VMs with volumes of their own are told of them. */
+  readonly userData: (volumes?: readonly string[]) => Uint8Array;
   /** Knows the user-data of VMs that have one of their own. */
   readonly stock: { userDataOf(record: SandboxRecord): Uint8Array | undefined };
 }
 
 /** A record's spec with the user-data that its VM gets: the stock image has one of the pod's own. */
 export function specOf(record: SandboxRecord, intent: CreateIntent, deps: SpecSource): InstanceSpec {
-  return instanceSpec(record, intent, { ...deps, userData: deps.stock.userDataOf(record) ?? deps.userData });
+  return instanceSpec(record, intent, {
+    ...deps,
+    userData: deps.stock.userDataOf(record) ?? deps.userData(record.request.volumes),
+  });
 }
 
 /** The same record gives the same spec, so that a repeated create call asks for the same instance. */
@@ -41,7 +45,7 @@ export function instanceSpec(
   intent: CreateIntent,
   options: { readonly cluster: string; readonly defaults: VmDefaults; readonly userData: Uint8Array },
 ): InstanceSpec {
-  const { vcpus, memoryMiB, gpus, instanceType, image } = record.request;
+  const { vcpus, memoryMiB, gpus, instanceType, image, volumes } = record.request;
   const { cluster, defaults, userData } = options;
   return {
     name: intent.name,
@@ -52,6 +56,7 @@ export function instanceSpec(
     gpus,
     ...(instanceType === undefined ? {} : { instanceType }),
     ...(image === undefined ? {} : { image }),
+    ...(volumes === undefined ? {} : { volumes }),
     userData,
   };
 }

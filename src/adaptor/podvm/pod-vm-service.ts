@@ -40,6 +40,12 @@ export interface LossEvent {
   readonly reason: string;
 }
 
+/** What the node says of a pod that is ready. */
+export interface ReadyFacts {
+  /** Its class is a confidential one, and permits root file systems that the node makes. */
+  readonly nodeRootfsAllowed: boolean;
+}
+
 /** The adaptor's one domain service; gRPC and REST are doors to it. Every method may be repeated. */
 export interface PodVmService {
   /** A node's certificate, for this adaptor and for its guests. Over the network only a renewal by the node itself. */
@@ -60,7 +66,7 @@ export interface PodVmService {
   identifyStockGuest(id: SandboxId, publicKeyPem: string, call: NodeCall): Promise<StockGuestIdentity>;
   /** `auth.json` for the pod's images, for a guest that pulls them; undefined when there is none. */
   pullSecrets(id: SandboxId, call: NodeCall): Promise<string | undefined>;
-  reportReady(id: SandboxId, call: NodeCall): Promise<void>;
+  reportReady(id: SandboxId, call: NodeCall, facts?: ReadyFacts): Promise<void>;
   syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer>;
   /** Sandboxes of the node whose instance ended by itself, those already known first. Ends with the call. */
   watchVm(nodeId: string, call: NodeCall): AsyncIterable<LossEvent>;

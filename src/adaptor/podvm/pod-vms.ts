@@ -12,7 +12,7 @@ import { checkNode, type NodeCall } from "./node-call.ts";
 import type { NodeReport, SyncAnswer } from "./node-report.ts";
 import type { NodeSession } from "./node-sessions.ts";
 import { ownsInstance } from "./ownership.ts";
-import type { CreateVm, LossEvent, PodVmService, SignedGuest, StopVm } from "./pod-vm-service.ts";
+import type { CreateVm, LossEvent, PodVmService, ReadyFacts, SignedGuest, StopVm } from "./pod-vm-service.ts";
 import { RecordChanges } from "./record-changes.ts";
 import { StartNews } from "./start-news.ts";
 import { progressOf, type StartProgress, waitingOf } from "./start-progress.ts";
@@ -41,6 +41,7 @@ export class PodVms implements PodVmService {
     const { id, nodeId, pod, containerd, size, madeAfter } = request;
     const { store, breaker, limits, sessions, now, log, stock: stockGuests } = this.#deps;
     await sessions.checkBoot(nodeId, madeAfter?.bootId ?? "");
+    checkVolumes(this.#deps.provider, size.volumes);
     if ((await store.sandboxes.get(id)) === undefined) {
       await breaker?.check({ id, pod, request: size });
       await limits.take(id, { nodeId, namespace: pod.namespace });
@@ -80,7 +81,7 @@ export class PodVms implements PodVmService {
         if (event.stage === "address" || event.stage === "failed") return;
       }
       const known = look ? await this.#operationsOf(record).catch(() => []) : [];
-      for (const operation of record.instance === undefined ? [...known, ...troubles] : []) {
+      for (const operation of isHeldUp(record) ? [...known, ...troubles] : []) {
         const waiting = waitingOf(operation, now());
         if (waiting === undefined || told.has(waiting.message)) continue;
         told.add(waiting.message);
@@ -137,12 +138,17 @@ export class PodVms implements PodVmService {
     return this.#deps.stock.pullSecretsOf((await this.#owned(id, call)).pod);
   }
 
-  async reportReady(id: SandboxId, call: NodeCall): Promise<void> {
+  async reportReady(id: SandboxId, call: NodeCall, facts?: ReadyFacts): Promise<void> {
     await this.#owned(id, call);
-    const record = await amend(this.#deps.store.sandboxes, id, ({ phase }) =>
-      phase === "booting" ? { phase: "ready" } : undefined,
-    );
+    let first = false;
+    const record = await amend(this.#deps.store.sandboxes, id, ({ phase }) => {
+      first = phase === "booting";
+      return first ? { phase: "ready" } : undefined;
+    });
     if (record !== undefined && record.phase !== "ready") throw over(record);
+    if (!first || facts?.nodeRootfsAllowed !== true) return;
+    const message = "a confidential pod has root file systems that its node made: its runtime class allows it";
+    this.#deps.events.note("NodeRootfsAllowed", { sandbox: id, instance: record?.instance?.id }, message);
   }
 
   async syncNode(report: NodeReport, call: NodeCall): Promise<SyncAnswer> {
@@ -322,4 +328,19 @@ function over(record: SandboxRecord): Fault {
   return new Fault("failed_precondition", `sandbox ${record.id} is ${record.phase}: make a new one`, {
     sandboxId: record.id,
   });
+}
+
+/** Whether what the start failed with is why it is not over: for want of a VM, or of its volumes. */
+function isHeldUp({ instance, request }: SandboxRecord): boolean {
+  return instance === undefined || (request.volumes !== undefined && instance.addresses.length === 0);
+}
+
+/** @throws Fault failed_precondition where no volumes can be attached, invalid_argument for what is no volume there */
+function checkVolumes({ name, volumes }: PodVmDeps["provider"], asked: readonly string[] = []): void {
+  if (asked.length === 0) return;
+  if (volumes === undefined) {
+    const message = `provider ${name} attaches no volumes, and the pod's VM is to have ${asked.join(", ")}: use volumes that follow the pod (ConfigMap, Secret, emptyDir)`;
+    throw new Fault("failed_precondition", message, { provider: name });
+  }
+  for (const id of asked) volumes.check(id);
 }

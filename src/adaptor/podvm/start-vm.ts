@@ -1,4 +1,4 @@
-import type { Call } from "../../base/call.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
 import { realClock, sleepOn } from "../../base/clock.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId, SandboxId } from "../../base/ids.ts";
@@ -10,6 +10,9 @@ import { amend } from "./amend.ts";
 import { deleteUntilGone, POLL_BASE_MS, POLL_MAX_MS } from "./delete-until-gone.ts";
 import type { PodVmDeps } from "./deps.ts";
 import { specOf } from "./instance-spec.ts";
+
+/** A cloud that does not take volumes back in this time is not waited for, ms. */
+const DETACH_MS = 15_000;
 
 /** What a step sees; the record is the newest, read again before each step. */
 export interface StepContext {
@@ -46,6 +49,26 @@ const createInstance: StartStep = {
   },
 };
 
+/** Before the node is told an address: what attaches them says why it could not, and a guest that is dialled has them. */
+const attachVolumes: StartStep = {
+  name: "attach-volumes",
+  async run({ deps, record, call }) {
+    const { instance, request } = record;
+    if (instance === undefined || request.volumes === undefined || instance.addresses.length > 0) return;
+    await deps.provider.volumes?.attach(instance.id, request.volumes, call);
+  },
+  async undo({ deps, record, call }) {
+    const { instance, request } = record;
+    if (instance === undefined || request.volumes === undefined) return;
+    try {
+      await deps.provider.volumes?.detach(instance.id, request.volumes, withDeadline(DETACH_MS, call));
+    } catch (err) {
+      // The VM's end lets go of them as well.
+      deps.log.warn({ err, sandbox: record.id, instance: instance.id }, "volumes stay attached until the VM is gone");
+    }
+  },
+};
+
 const awaitAddress: StartStep = {
   name: "await-address",
   async run({ deps, record, call }) {
@@ -68,7 +91,7 @@ const awaitAddress: StartStep = {
 };
 
 /** The start of a pod VM, in order. Undone from the last to the first. */
-export const START_STEPS: readonly StartStep[] = [createInstance, awaitAddress];
+export const START_STEPS: readonly StartStep[] = [createInstance, attachVolumes, awaitAddress];
 
 /** Handler of `start-vm`: runs the steps; when the start cannot succeed any more, says so in the record and has it undone. */
 export function startVmHandler(deps: PodVmDeps): OperationHandler {

@@ -1,6 +1,7 @@
 import { Fault } from "../../base/fault.ts";
 import type { SandboxId } from "../../base/ids.ts";
 import { makeStockVmIdentity, nodeCommonName, type Sealer, signStockClient } from "../../identity/index.ts";
+import type { Provider } from "../../provider/index.ts";
 import { encodeInitdata, renderStockUserData } from "../../userdata/index.ts";
 import type { SandboxRecord, StockRecord } from "../store/index.ts";
 import { instanceName } from "./instance-spec.ts";
@@ -25,7 +26,7 @@ interface Sealed {
 export class StockGuests {
   readonly #deps: {
     readonly sealer: Sealer;
-    readonly provider: string;
+    readonly provider: Pick<Provider, "name" | "secondInterface">;
     readonly now: () => Date;
     readonly pullSecrets?: PullSecretLookup | undefined;
     /** Rejects when adaptors of the same store could not open what that key seals. */
@@ -34,7 +35,7 @@ export class StockGuests {
 
   constructor(deps: {
     readonly sealer: Sealer;
-    readonly provider: string;
+    readonly provider: Pick<Provider, "name" | "secondInterface">;
     readonly now: () => Date;
     readonly pullSecrets?: PullSecretLookup | undefined;
     readonly agreeOnKey?: ((keyId: string) => Promise<void>) | undefined;
@@ -42,10 +43,15 @@ export class StockGuests {
     this.#deps = deps;
   }
 
-  /** @throws Fault invalid_argument (initdata), resource_exhausted (too much for the cloud) */
+  /** @throws Fault failed_precondition (no second interface), invalid_argument (initdata), resource_exhausted (too much for the cloud) */
   async prepare(request: CreateVm, stock: StockGuestRequest): Promise<StockRecord> {
     const { sealer, provider, now, pullSecrets, agreeOnKey } = this.#deps;
     await agreeOnKey?.(await sealer.currentKey());
+    if (wantsSecondInterface(stock.podNetwork) && provider.secondInterface !== true)
+      throw new Fault(
+        "failed_precondition",
+        `pods are to reach their external network by a second interface of their VM, and provider ${provider.name} gives it none: configure one there, or leave stock.externalNetworkViaVm (EXTERNAL_NETWORK_VIA_PODVM) out`,
+      );
     const { podNetwork, initdata, scratchSpace, operatorCertificates, tlsMinVersion, tlsCipherSuites } = stock;
     // The stock worker's name for the VM and for its certificate: of the sandbox as its shim calls it.
     const serverName = instanceName(request.pod.name, request.containerd.id);
@@ -62,7 +68,7 @@ export class StockGuests {
         ...(authJson === undefined ? {} : { authJson }),
         ...(initdata === undefined ? {} : { initdata: await encodeInitdata(initdata) }),
       },
-      provider,
+      provider.name,
     );
     const secret: Sealed = {
       userData: Buffer.from(userData).toString("base64"),
@@ -104,4 +110,9 @@ export class StockGuests {
   #open(id: SandboxId, stock: StockRecord): Sealed {
     return JSON.parse(this.#deps.sealer.open(stock.sealed, id).toString("utf8")) as Sealed;
   }
+}
+
+/** The stock image only logs that it found none, and the pod lacks its network. Source: wire contract §3.5, §3.12 */
+function wantsSecondInterface(podNetwork: object): boolean {
+  return (podNetwork as { "external-net-via-pod-vm"?: unknown })["external-net-via-pod-vm"] === true;
 }

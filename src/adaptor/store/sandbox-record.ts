@@ -63,6 +63,8 @@ export interface VmSize {
   readonly gpus: number;
   readonly instanceType?: string;
   readonly image?: string;
+  /** Ids of volumes that outlive the VM, in the order in which they are attached. */
+  readonly volumes?: readonly string[];
 }
 
 /** Decided once per sandbox, so that a repeated create call asks for the very same instance. */

@@ -22,3 +22,8 @@ export function guestCopyPath(containerId: string, destination: string): string 
 export function guestLocalDir(sandboxContainerId: string, name: string): string {
   return `${SHARED_DIR}/${sandboxContainerId}/rootfs/local/${name}`;
 }
+
+/** Where a volume of the cloud is mounted; its id may be long and have slashes. */
+export function guestVolumeDir(volumeId: string): string {
+  return `/run/kata-containers/sandbox/volumes/${createHash("sha256").update(volumeId).digest("hex").slice(0, 24)}`;
+}

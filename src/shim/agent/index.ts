@@ -5,5 +5,5 @@ export { type MountCopy, type MountPlan, planMounts, type SourceFacts } from "./
 export { isSubPath, type MountOwner, sourceRole } from "./mount-source.ts";
 export { OciProcess, OciResources, OciSpec, parseOci } from "./oci-spec.ts";
 export { processToProto, resourcesToProto } from "./oci-to-proto.ts";
-export { refuseUnsupported } from "./refuse-unsupported.ts";
+export { refusalFault, refuseUnsupported } from "./refuse-unsupported.ts";
 export { type ContainerType, networkNamespacePath, specToGuest } from "./spec-to-guest.ts";

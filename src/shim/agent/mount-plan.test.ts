@@ -36,6 +36,25 @@ describe("mounts", () => {
     });
   }
 
+  it("of a cloud's volume are the guest's to mount, whatever the node has there, once for all containers", async () => {
+    const source = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc-1/mount";
+    const volumes = new Map([[source, { diskId: "vol-1", fsType: "ext4", fsGroup: 2000 }]]);
+    const of = (containerId: string) =>
+      planMounts({
+        ...{ owner: { containerId, sandboxContainerId: "pod", podUid: "u" }, mounts: [bind(source)], volumes },
+        ...{ hostPaths: [], origin: "config.json", facts: () => assert.fail("the node has nothing to do with it") },
+      });
+    const { mounts, storages, copies } = await of("c1");
+    const [storage] = storages;
+    assert.deepEqual(
+      [storage?.driver, storage?.source, storage?.fstype, storage?.options, copies],
+      ["kata-remote-volume", "vol-1", "ext4", ["fsgid=2000"], []],
+    );
+    assert.match(storage?.mountPoint ?? "", /^\/run\/kata-containers\/sandbox\/volumes\/[0-9a-f]{24}$/);
+    assert.deepEqual(mounts, [{ ...bind(source), source: storage?.mountPoint }]);
+    assert.deepEqual((await of("c2")).storages, storages);
+  });
+
   it("from the node are copied", async () => {
     const { mounts, copies, storages } = await plan(bind("/srv/data/../conf", "/etc/conf.d"));
     const [copy] = copies;

@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { Storage } from "../../gen/agent/agent.ts";
-import { guestCopyPath, guestLocalDir, SANDBOX_EPHEMERAL, SANDBOX_SHM } from "./guest-paths.ts";
+import { VOLUME_STORAGE_DRIVER } from "../../guestwire/index.ts";
+import { guestCopyPath, guestLocalDir, guestVolumeDir, SANDBOX_EPHEMERAL, SANDBOX_SHM } from "./guest-paths.ts";
 import { type MountOwner, sourceRole } from "./mount-source.ts";
 import type { OciMount } from "./oci-spec.ts";
 import { refusalFault } from "./refuse-unsupported.ts";
@@ -18,6 +19,13 @@ export interface SourceFacts {
   readonly realPath: string;
   /** Of a subPath that kubelet has mounted: where its files lie. */
   readonly origin?: string;
+}
+
+/** A volume that was attached to the pod's VM. */
+export interface CloudVolume {
+  readonly diskId: string;
+  readonly fsType: string;
+  readonly fsGroup?: number;
 }
 
 export interface MountPlan {
@@ -42,6 +50,8 @@ export interface MountCopy {
 export interface MountPlanInput {
   readonly owner: MountOwner;
   readonly mounts: readonly OciMount[];
+  /** Volumes of the cloud that the VM has, by what mounts name as their source. */
+  readonly volumes?: ReadonlyMap<string, CloudVolume>;
   /** undefined = there is no such path. */
   readonly facts: (source: string) => Promise<SourceFacts | undefined>;
   /** Directories of the node that containers may get a copy of; undefined = every one. */
@@ -90,6 +100,11 @@ interface Placed {
 async function place(mount: OciMount, field: string, input: MountPlanInput): Promise<Placed> {
   const { owner } = input;
   const source = posix.normalize(mount.source ?? "");
+  const volume = input.volumes?.get(source);
+  if (volume !== undefined) {
+    const storage = volumeStorage(volume);
+    return { source: storage.mountPoint, storages: [storage], copies: [] };
+  }
   const facts = await sourceFacts(source, field, input);
   const role = sourceRole(source, facts.origin, owner);
   if (role.kind === "empty-dir" && (facts.kind === "directory" || role.below !== "")) {
@@ -103,6 +118,17 @@ async function place(mount: OciMount, field: string, input: MountPlanInput): Pro
   const copyRole = role.kind === "followed" || role.kind === "termination-log" ? role.kind : "once";
   const copy = { field, source, destination: mount.destination, guestPath, role: copyRole } as const;
   return { source: guestPath, storages: [], copies: [copy] };
+}
+
+/** A volume of the pod: the guest mounts it once, for all containers. */
+function volumeStorage({ diskId, fsType, fsGroup }: CloudVolume): Storage {
+  return Storage.fromPartial({
+    driver: VOLUME_STORAGE_DRIVER,
+    source: diskId,
+    fstype: fsType,
+    options: fsGroup === undefined ? [] : [`fsgid=${fsGroup}`],
+    mountPoint: guestVolumeDir(diskId),
+  });
 }
 
 /** What the node has besides the pod's own files is copied only where the node's configuration says so. */

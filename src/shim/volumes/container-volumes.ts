@@ -21,6 +21,12 @@ export const VolumeRecord = Type.Object(
 );
 export type VolumeRecord = Static<typeof VolumeRecord>;
 
+/** As this daemon knows it. */
+export interface FollowedVolume extends VolumeRecord {
+  /** Names that the volume shows in the guest; absent: not known, an earlier daemon copied it. */
+  readonly names?: ReadonlySet<string> | undefined;
+}
+
 export interface ContainerVolumesDeps {
   readonly watch: VolumeWatch;
   readonly files: Pick<NodeFiles, "reach">;
@@ -40,12 +46,9 @@ export class ContainerVolumes {
   readonly #copies: { readonly copy: TreeCopy; known: VolumeVersion }[];
   readonly #unfollow: (() => Promise<void>)[];
 
-  constructor(records: readonly VolumeRecord[], deps: ContainerVolumesDeps) {
+  constructor(volumes: readonly FollowedVolume[], deps: ContainerVolumesDeps) {
     this.#deps = deps;
-    this.#copies = records.map(({ version, ...copy }) => ({
-      copy,
-      known: { version, names: undefined },
-    }));
+    this.#copies = volumes.map(({ version, names, ...copy }) => ({ copy, known: { version, names } }));
     this.#unfollow = this.#copies.map((followed) =>
       deps.watch.follow(deps.files.reach(followed.copy.source), () => this.#update(followed)),
     );
@@ -68,13 +71,18 @@ export class ContainerVolumes {
     const { agent, files, limits, life, log, save } = this.#deps;
     const { copy } = followed;
     const signal = AbortSignal.any([life, this.#end.signal]);
+    const began = performance.now();
     try {
       const now = await syncVolume(agent, { ...copy, at: files.reach(copy.source) }, limits, followed.known, {
         signal,
       });
       if (now === undefined || now === followed.known) return true;
       followed.known = now;
-      log.info({ volume: copy.source, version: now.version }, "changed volume is in the guest");
+      const ms = Math.round(performance.now() - began);
+      log.info(
+        { volume: copy.source, version: now.version, files: now.names?.size, ms },
+        "changed volume is in the guest",
+      );
       await save();
       return true;
     } catch (err) {

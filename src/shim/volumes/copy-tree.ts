@@ -9,8 +9,8 @@ import type { Agent, MountCopy } from "../agent/index.ts";
 const CHUNK_BYTES = 1_024 * 1_024;
 const PARENT_MODE = 0o040750;
 const MAX_ENTRIES = 20_000;
-/** Requests on their way at a time. */
-export const PARALLEL_FILES = 64;
+/** Requests on their way at a time: enough to fill packs. */
+export const PARALLEL_FILES = 256;
 
 /** A tree and where it goes; the rest names it in messages. */
 export interface TreeCopy extends Omit<MountCopy, "role"> {

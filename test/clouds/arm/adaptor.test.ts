@@ -138,6 +138,24 @@ describe("the adaptor on Azure", { timeout: 120_000 }, () => {
     await world.stopAll();
   });
 
+  it("starts as many as it is asked for when Azure throttles every kind of request, and leaves nothing", async () => {
+    for (const group of ["PutVM", "GetVM", "ListVM", "DeleteVM"]) {
+      world.cloud.knobs.buckets.set(group, { capacity: 1, refillPerSecond: 5 });
+    }
+    await Promise.all(Array.from({ length: 6 }, () => world.startPod()));
+    assert.equal(world.zones.length, 6);
+    await world.stopAll();
+  });
+
+  it("gives a VM that stays Creating to its pod, which may find it booted, and removes it with the pod", async () => {
+    world.cloud.knobs.stuckCreations = 1;
+    const id = await world.startPod();
+    const record = await world.engine.store.sandboxes.get(id);
+    assert.deepEqual([record?.phase, record?.instance?.addresses.length], ["booting", 1]);
+    assert.equal(world.cloud.all("Microsoft.Compute/virtualMachines")[0]?.state, "Creating");
+    await world.stopAll();
+  });
+
   it("finds and removes what nobody owns: a VM, and an interface whose VM is gone", async () => {
     const other = await world.azure.provider();
     const spec = world.azure.spec();

@@ -81,6 +81,22 @@ describe("Entra of the ARM endpoint, to unmodified @azure/identity", () => {
     await assert.rejects(use(other));
   });
 
+  it("has groups made and removed with such a token, and one that stays is seen by the sweep", async () => {
+    const token = await secret().getToken(SCOPE);
+    const ask = async (method: string): Promise<number | undefined> => {
+      const reply = await endpoint.answer({
+        ...{ method, path: `${endpoint.cloud.groupId("mine")}?api-version=2021-04-01` },
+        headers: { authorization: `Bearer ${token?.token}`, "content-type": "application/json" },
+        body: Buffer.from(method === "PUT" ? JSON.stringify({ location: "westeurope" }) : ""),
+      });
+      return reply?.status;
+    };
+    assert.deepEqual([await ask("PUT"), await ask("PUT")], [201, 200]);
+    assert.deepEqual(endpoint.cloud.leftovers(), [{ kind: "resourceGroups", id: endpoint.cloud.groupId("mine") }]);
+    assert.deepEqual([await ask("DELETE"), await ask("GET")], [200, 404]);
+    assert.deepEqual(endpoint.cloud.leftovers(), []);
+  });
+
   it("describes itself to clients that look before they trust", async () => {
     const ask = async (path: string): Promise<{ readonly status: number; readonly body: Record<string, unknown> }> => {
       const headers = { host: "login.test" };

@@ -35,6 +35,7 @@ export interface LaunchedVm {
   readonly userData: Buffer;
   readonly image: DiskContent | undefined;
   readonly osDiskGiB: number;
+  readonly dataDisks: readonly { readonly name: string; readonly lun: number; readonly sizeGiB: number }[];
   /** Primary first. */
   readonly nics: readonly { readonly id: string; readonly address: string }[];
 }
@@ -201,7 +202,11 @@ export class Subscription {
   /** What costs money or blocks other things: everything that is left when a test has cleaned up. */
   leftovers(): { readonly kind: string; readonly id: string }[] {
     this.settle();
-    return [...this.resources.values()].filter((r) => !r.seeded).map((r) => ({ kind: lastName(r.type), id: r.id }));
+    const groups = [...this.groups.values()].filter((g) => !g.seeded);
+    return [
+      ...[...this.resources.values()].filter((r) => !r.seeded).map((r) => ({ kind: lastName(r.type), id: r.id })),
+      ...groups.map(({ name }) => ({ kind: "resourceGroups", id: this.groupId(name) })),
+    ];
   }
 
   random(bytes: number): string {

@@ -93,7 +93,10 @@ class VirtualMachines implements VmHost {
     const starting = this.#machines.launch({
       ...{ id: vm.vmId, platform: "azure", model: vm.size, vcpus: Math.min(vm.vcpus, MAX_VCPUS) },
       memoryMiB: Math.min(vm.memoryMiB, this.#memoryMiB),
-      disks: [{ id: "os", sizeGiB: vm.osDiskGiB, ...(image && { image }) }],
+      disks: [
+        { id: "os", sizeGiB: vm.osDiskGiB, ...(image && { image }) },
+        ...vm.dataDisks.map(({ name, lun, sizeGiB }) => ({ id: `lun${lun}`, lun, sizeGiB, kept: this.#kept(name) })),
+      ],
       nics: vm.nics.map(({ id, address }) => ({ id: lastName(id), address })),
     });
     const started = starting.then(
@@ -132,6 +135,11 @@ class VirtualMachines implements VmHost {
     if (how === "stopped") return;
     if (how === "crashed") console.error(`ARM endpoint: ${vm.name}: ${detail}`);
     if (stored !== undefined) stored.power = "stopped";
+  }
+
+  /** A disk may outlive its VM, and what is on it too. */
+  #kept(name: string): string {
+    return join(this.#machines.folder, `disk-${name}.qcow2`);
   }
 
   #stored(id: string) {

@@ -60,6 +60,18 @@ describe("the adaptor on EC2's limits", { timeout: 120_000 }, () => {
     assert.equal(account().instances.size, 30);
   });
 
+  it("gives an instance that stays pending to its pod, which may find it booted, and ends it with the pod", async () => {
+    account().knobs.pendingMs = 1e12;
+    const id = await world.clock.run(world.startPod());
+    assert.deepEqual(
+      made().map((i) => account().state(i)),
+      ["pending"],
+    );
+    await world.clock.run(world.stopPod(id).then(() => world.untilGone()));
+    await later(120_000); // it takes its time to end
+    assert.deepEqual(account().leftovers(), []);
+  });
+
   it("keeps to the limit by itself: EC2 throttles next to nothing, and no time is lost", async () => {
     account().knobs.resourceBuckets.set("RunInstances", { capacity: 1000, refillPerSecond: 2 });
     // Someone else has used the account's bucket up: the adaptor has to find that out.

@@ -1,4 +1,7 @@
-import { freeNetwork, type Machine, MachineHost } from "../machines/index.ts";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { CONSOLE_LISTENING } from "../../../src/guestwire/index.ts";
+import { type DiskSpec, freeNetwork, type Machine, MachineHost } from "../machines/index.ts";
 import type { Ec2Account, InstanceHost } from "./account.ts";
 import { Ec2Endpoint, type ListenOptions } from "./endpoint.ts";
 import type { StoredInstance, Volume } from "./instance.ts";
@@ -19,6 +22,8 @@ const MTU = 9001;
 /** What a machine has of an instance type's memory, MiB: the test host has not that much. */
 const MEMORY_MIB = 768;
 const MAX_VCPUS = 2;
+/** How long a guest may take to boot, emulated on a busy host. */
+const GUEST_MS = 240_000;
 
 /** An EC2 account whose instances are virtual machines of this host, booted through UEFI from what was published. */
 export class Ec2WithMachines implements AsyncDisposable {
@@ -76,6 +81,8 @@ class VirtualMachines implements InstanceHost {
   readonly #memoryMiB: number;
   /** Consoles of machines that are gone: EC2 shows them for a while. */
   readonly #consoles = new Map<string, string>();
+  /** By volume. */
+  readonly #plugging = new Map<string, Promise<void>>();
 
   constructor(account: Ec2Account, machines: MachineHost, memoryMiB: number) {
     this.#account = account;
@@ -113,12 +120,31 @@ class VirtualMachines implements InstanceHost {
     return (await this.#machines.machine(id)?.console()) ?? this.#consoles.get(id) ?? "";
   }
 
+  /** AttachVolume answers that it is being attached. */
   async attach(id: string, volume: Volume): Promise<void> {
-    await this.#machines.machine(id)?.attachDisk(await this.#disk(volume));
+    // Made on its own, it outlives the instance, and what is on it too.
+    const kept = join(this.#machines.folder, `${volume.id}.qcow2`);
+    const disk = { ...(await this.#disk(volume)), kept };
+    const plugging = this.#plug(id, disk).catch((e: unknown) => {
+      console.error(`EC2 endpoint: ${volume.id} did not come to ${id}:`, e);
+    });
+    this.#plugging.set(volume.id, plugging);
   }
 
   async detach(id: string, volume: Volume): Promise<void> {
+    await this.#plugging.get(volume.id);
+    this.#plugging.delete(volume.id);
     await this.#machines.machine(id)?.detachDisk(volume.id);
+  }
+
+  /** When its guest is up: firmware takes no disk that comes while it runs. */
+  async #plug(id: string, disk: DiskSpec): Promise<void> {
+    const lives = (): boolean => this.#account.instances.get(id)?.endedAt === undefined;
+    for (const end = Date.now() + GUEST_MS; lives() && Date.now() < end; await delay(100)) {
+      const machine = this.#machines.machine(id);
+      if (machine !== undefined && (await machine.console()).includes(CONSOLE_LISTENING))
+        return machine.attachDisk(disk);
+    }
   }
 
   async #disk({

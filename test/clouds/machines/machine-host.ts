@@ -65,6 +65,10 @@ export class MachineHost implements AsyncDisposable {
     }
   }
 
+  get folder(): string {
+    return this.options.folder;
+  }
+
   machine(id: string): Machine | undefined {
     return this.#machines.get(id);
   }
@@ -80,7 +84,9 @@ export class MachineHost implements AsyncDisposable {
     const folders = await readdir(this.options.folder);
     return [
       ...(taps.length > expected ? [`${taps.length - expected} tap devices too many: ${taps.join(", ")}`] : []),
-      ...folders.filter((name) => !this.#reserved.has(name)).map((name) => `directory ${name}`),
+      ...folders
+        .filter((name) => !this.#reserved.has(name) && !name.endsWith(".qcow2"))
+        .map((name) => `directory ${name}`),
     ];
   }
 

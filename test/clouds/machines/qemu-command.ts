@@ -23,7 +23,7 @@ export function filesOf(dir: string): MachineFiles {
 }
 
 export function overlayPath(dir: string, disk: DiskSpec): string {
-  return join(dir, `disk-${disk.id}.qcow2`);
+  return disk.kept ?? join(dir, `disk-${disk.id}.qcow2`);
 }
 
 /** QEMU's arguments for a machine as its cloud has it. @param taps one per interface, in order */
@@ -49,6 +49,8 @@ export function machineArguments(
     ...["-drive", `if=pflash,unit=1,format=raw,file=${files.variables}`],
     ...smbios(spec).flatMap((entry) => ["-smbios", entry]),
     ...(spec.platform === "azure" ? ["-device", "virtio-scsi-pci,id=scsi0"] : []),
+    // Data disks are on a controller of their own.
+    ...(place.disks.some((d) => d.lun !== undefined) ? ["-device", "virtio-scsi-pci,id=scsi1"] : []),
     ...SPARE_PORTS.flatMap((id, i) => ["-device", `pcie-root-port,id=${id},chassis=${i + 1}`]),
     ...place.disks.flatMap((disk, i) => [
       ...[
@@ -70,7 +72,10 @@ export function machineArguments(
 /** The device in front of a disk: EC2 shows a volume's id without its dash as the serial number. */
 export function diskDevice(platform: Platform, disk: DiskSpec, bus?: string): Readonly<Record<string, string>> {
   const common = { id: `dev-${disk.id}`, drive: disk.id, serial: disk.id.replace("-", "").slice(0, 20) };
-  if (platform === "azure") return { driver: "scsi-hd", bus: "scsi0.0", ...common };
+  if (platform === "azure") {
+    const place = disk.lun === undefined ? { bus: "scsi0.0" } : { bus: "scsi1.0", "scsi-id": "0", lun: `${disk.lun}` };
+    return { driver: "scsi-hd", ...place, ...common };
+  }
   return { driver: "nvme", ...(bus === undefined ? {} : { bus }), ...common };
 }
 

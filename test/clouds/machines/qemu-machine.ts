@@ -1,4 +1,5 @@
 import type { ChildProcess } from "node:child_process";
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, open, rm } from "node:fs/promises";
 import { background, withDeadline } from "../../../src/base/call.ts";
 import { exec } from "../../../src/base/exec.ts";
@@ -150,7 +151,7 @@ export class QemuMachine implements Machine {
       }
       this.#disks.splice(this.#disks.indexOf(disk), 1);
       this.#plugged.delete(id);
-      await rm(overlayPath(this.#place.dir, disk), { force: true });
+      if (disk.kept === undefined) await rm(overlayPath(this.#place.dir, disk), { force: true });
     });
   }
 
@@ -194,6 +195,7 @@ export class QemuMachine implements Machine {
   }
 
   async #makeOverlay(disk: DiskSpec): Promise<void> {
+    if (disk.kept !== undefined && existsSync(disk.kept)) return;
     const backing = disk.image === undefined ? [] : ["-F", "raw", "-b", disk.image];
     if (disk.image === undefined && disk.sizeGiB === undefined) throw new Error(`disk ${disk.id} has no size`);
     const size = disk.sizeGiB === undefined ? [] : [`${disk.sizeGiB}G`];

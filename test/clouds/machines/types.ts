@@ -57,6 +57,10 @@ export interface DiskSpec {
   readonly image?: string | undefined;
   /** Size, GiB; undefined = the image's. */
   readonly sizeGiB?: number | undefined;
+  /** At Azure: of a data disk. */
+  readonly lun?: number | undefined;
+  /** File (qcow2) that holds its content and outlives the machine; is made when it is not there. */
+  readonly kept?: string | undefined;
 }
 
 /** A network interface. The guest gets address, router and packet size by DHCP. */

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { ComputeManagementClient } from "@azure/arm-compute";
+import { ClientSecretCredential } from "@azure/identity";
+import { trustInThisProcess } from "../../clouds/arm/index.ts";
 import { AzureCloud } from "../harness/azure-cloud.ts";
 import { Cri } from "../harness/cri.ts";
 import { BUSYBOX } from "../harness/images.ts";
@@ -15,17 +19,51 @@ describe("a pod on Azure, from the published disk", { timeout: 600_000 }, () => 
   let cloud: AzureCloud;
   let cri: Cri;
   let pod: string;
+  let source: string;
   before(async () => {
-    world = await World.start({ provider: "azure" });
+    world = await World.start({
+      provider: "azure",
+      cloudSettings: { dataDisksGiB: [3] },
+      shimOf: (folder) => ({ directVolumesDir: join(folder, "direct-volumes") }),
+    });
     assert.ok(world.cloud instanceof AzureCloud);
     cloud = world.cloud;
     cri = new Cri(world.containerd.address, join(world.folder, "logs"));
+    source = await describeVolume("uid-pod", await makeDisk("kept", 5));
     pod = await cri.runPod({ name: "pod" }, 300_000);
   });
   after(async () => {
     await cri.close();
     await world.close();
   });
+
+  const disks = () => {
+    const { url, tenant, certificates } = cloud.arm.endpoint;
+    trustInThisProcess(certificates.ca);
+    const { clientId, secret } = tenant.application;
+    const authority = { authorityHost: url, disableInstanceDiscovery: true };
+    const credential = new ClientSecretCredential(tenant.id, clientId, secret, authority);
+    return new ComputeManagementClient(credential, subscription().id, { endpoint: url }).disks;
+  };
+  /** As an operator or a CSI driver does it. */
+  async function makeDisk(name: string, diskSizeGB: number): Promise<string> {
+    const body = {
+      ...{ location: "westeurope", zones: ["2"], sku: { name: "StandardSSD_LRS" }, diskSizeGB },
+      creationData: { createOption: "Empty" },
+    };
+    await disks().createOrUpdate("pods", name, body).submitted();
+    return (await disks().get("pods", name)).id ?? "";
+  }
+  /** As a CSI driver leaves it for a pod of kubelet's. @returns where the container's mount comes from */
+  async function describeVolume(uid: string, diskId: string): Promise<string> {
+    const mount = join(world.folder, "pods", uid, "volumes/kubernetes.io~csi/pvc-1/mount");
+    await mkdir(mount, { recursive: true });
+    const description = join(world.folder, "direct-volumes", Buffer.from(mount).toString("base64url"));
+    await mkdir(description, { recursive: true });
+    const info = { "volume-type": "block", device: "unknown", metadata: { "cloud-volume-path": diskId } };
+    await writeFile(join(description, "mountInfo.json"), JSON.stringify(info));
+    return mount;
+  }
 
   const subscription = () => cloud.arm.endpoint.cloud;
   const machine = () => {
@@ -74,6 +112,21 @@ describe("a pod on Azure, from the published disk", { timeout: 600_000 }, () => 
     for (const part of parts) assert.match(JSON.stringify(of(part)), /create-operation.*kata-remote/);
   });
 
+  it("writes to its data disk, and to the disk that outlives it, larger and as empty as that was, what it mounts", async () => {
+    assert.deepEqual(machine().zones, ["2"]);
+    const mounts = [{ containerPath: "/data", hostPath: source }];
+    const id = await cri.startContainer(pod, { name: "disks", image: BUSYBOX, command: ["sleep", "1000"], mounts });
+    const script = "cat /sys/block/dm-0/dm/name; ls /sys/block/dm-0/slaves; df -k / /data | tail -2";
+    const { stdout, stderr } = await cri.execSync(id, ["sh", "-c", script]);
+    const [name, slave, ...sizes] = stdout.split("\n");
+    assert.equal(name, "kata-scratch", stdout + stderr);
+    const gib = sizes.map((line) => Math.round(Number(/\s(\d+)\s+\d+\s+\d+\s+\d+%/.exec(line)?.[1]) / 1024 ** 2));
+    assert.deepEqual(gib.slice(0, 2), [3, 5], stdout);
+    const mounted = await cri.execSync(id, ["sh", "-c", "echo kept >/data/file; grep ' /data ext4 ' /proc/mounts"]);
+    assert.doesNotMatch(mounted.stdout, new RegExp(`/dev/${slave} `));
+    assert.match(mounted.stdout, /^\/dev\/sd[a-z] \/data ext4 /);
+  });
+
   it("keeps the pod away from the metadata service, whose answers are for the VM only", async () => {
     const id = await cri.startContainer(pod, { name: "curious", image: BUSYBOX, command: ["sleep", "1000"] });
     const before = cloud.arm.endpoint.metadata.requests.length;
@@ -99,10 +152,14 @@ describe("a pod on Azure, from the published disk", { timeout: 600_000 }, () => 
       () => left().length === 0,
       () => JSON.stringify(left()),
     );
-    const disks = subscription().all("Microsoft.Compute/disks");
     assert.deepEqual(
-      disks.filter((d) => d.vmId !== undefined || /-os$/.test(d.name)).map((d) => d.id),
+      subscription()
+        .all("Microsoft.Compute/disks")
+        .filter((d) => d.vmId !== undefined || /-(os|data\d)$/.test(d.name))
+        .map((d) => d.id),
       [],
     );
+    assert.equal((await disks().get("pods", "kept")).diskState, "Unattached");
+    await disks().delete("pods", "kept").submitted();
   });
 });

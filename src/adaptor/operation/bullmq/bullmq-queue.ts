@@ -1,4 +1,4 @@
-import { DelayedError, type Job, Worker } from "bullmq";
+import { DelayedError, type Job } from "bullmq";
 import { type Call, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { newOperationId, type OperationId } from "../../../base/ids.ts";
@@ -10,6 +10,7 @@ import type { HandlerLimits, OperationHandler, OperationKind, OperationQueue, Su
 import { type Kind, OperationRuns, type OperationRunsDeps } from "../operation-runs.ts";
 import { waitUntilOver } from "../wait-until-over.ts";
 import { type JobData, OperationJobs } from "./operation-jobs.ts";
+import { OperationWorker } from "./operation-worker.ts";
 
 export interface BullmqQueueDeps extends OperationRunsDeps {
   readonly target: RedisTarget;
@@ -37,7 +38,7 @@ export class BullmqQueue implements OperationQueue {
   readonly #runs: OperationRuns;
   readonly #kinds = new Map<string, Kind>();
   readonly #jobs = new Map<string, OperationJobs>();
-  readonly #workers: Worker<JobData>[] = [];
+  readonly #workers: OperationWorker[] = [];
   readonly #producer: RedisClient;
   readonly #consumer: RedisClient;
   #sweeping: Promise<void> = Promise.resolve();
@@ -63,15 +64,19 @@ export class BullmqQueue implements OperationQueue {
     }
     await this.#sweep(true);
     for (const [kind, { limits }] of this.#kinds) {
-      const worker = new Worker<JobData>(kind, (job, token) => this.#work(job, token), {
-        connection: this.#consumer,
-        prefix,
-        concurrency: limits.concurrency,
-        autorun: false,
-        // A worker that died mid-job is found by its lock; that is no failure, the store counts attempts.
-        maxStalledCount: Number.MAX_SAFE_INTEGER,
+      const worker = new OperationWorker({
+        kind,
+        options: {
+          connection: this.#consumer,
+          prefix,
+          concurrency: limits.concurrency,
+          autorun: false,
+          // A worker that died mid-job is found by its lock; that is no failure, the store counts attempts.
+          maxStalledCount: Number.MAX_SAFE_INTEGER,
+        },
+        work: (job, token) => this.#work(job, token),
+        onError: this.#onError,
       });
-      worker.on("error", this.#onError);
       void worker.run().catch((e: unknown) => log.error({ kind, err: e }, "a worker of the queue ended"));
       this.#workers.push(worker);
     }
@@ -97,7 +102,7 @@ export class BullmqQueue implements OperationQueue {
 
   /** Interrupts what runs here; another adaptor or the next start takes it up. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const worker of this.#workers) void worker.pause(true).catch(this.#onError);
+    for (const worker of this.#workers) worker.pause();
     await this.#runs[Symbol.asyncDispose]();
     await this.#sweeping;
     const closing = [...this.#workers.map((w) => w.close()), ...[...this.#jobs.values()].map((j) => j.close())];
@@ -105,10 +110,7 @@ export class BullmqQueue implements OperationQueue {
     await race(Promise.allSettled(closing), withDeadline(CLOSE_MS)).catch(() => {
       this.#deps.log.warn({}, "redis is away: the queue is left without a farewell");
     });
-    for (const worker of this.#workers) {
-      // Without waiting for its end, which a connection that is just being made again never tells.
-      void worker.getBackend().disconnectBlocking(false).catch(this.#onError);
-    }
+    for (const worker of this.#workers) worker.disconnect();
     this.#producer.disconnect();
     this.#consumer.disconnect();
   }

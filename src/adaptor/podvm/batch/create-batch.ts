@@ -46,7 +46,7 @@ export function createBatchHandler(deps: BatchDeps): OperationHandler {
 /** Members of a class have the same; with none left, the one that most have. */
 function userDataOf(deps: PodVmDeps, members: readonly (SandboxRecord | undefined)[]): Uint8Array {
   const known = members.find((m) => m?.intent !== undefined);
-  return known?.intent === undefined ? deps.userData : specOf(known, known.intent, deps).userData;
+  return known?.intent === undefined ? deps.userData() : specOf(known, known.intent, deps).userData;
 }
 
 /** Whether the batch is over with this error, or is asked for again. */

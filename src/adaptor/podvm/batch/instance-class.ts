@@ -56,11 +56,12 @@ export function classOf({ id, shape, created }: Batch, cluster: string, userData
   return { ...shape, name: `podvm-${id.slice(0, 40)}`, tags, userData };
 }
 
-function shapeOf({ instanceType, vcpus, memoryMiB, gpus, image, rootDiskGiB }: InstanceClass): ClassShape {
+function shapeOf({ instanceType, vcpus, memoryMiB, gpus, image, rootDiskGiB, volumes }: InstanceClass): ClassShape {
   return {
     ...{ vcpus, memoryMiB, gpus },
     ...(instanceType === undefined ? {} : { instanceType }),
     ...(image === undefined ? {} : { image }),
     ...(rootDiskGiB === undefined ? {} : { rootDiskGiB }),
+    ...(volumes === undefined ? {} : { volumes }),
   };
 }

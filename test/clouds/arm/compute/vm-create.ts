@@ -236,6 +236,10 @@ async function launch(cloud: Subscription, vm: VirtualMachine, request: VmReques
     ...{ vcpus: vm.size.vcpus, memoryMiB: vm.size.memoryGB * 1024 },
     ...{ userData: Buffer.from(vm.userData ?? "", "base64"), image: request.image?.facts.content },
     osDiskGiB: cloud.find("Microsoft.Compute/disks", vm.osDisk.id)?.sizeGiB ?? 30,
+    dataDisks: vm.dataDisks.flatMap(({ id, lun }) => {
+      const disk = cloud.find("Microsoft.Compute/disks", id);
+      return disk === undefined || lun === undefined ? [] : [{ name: disk.name, lun, sizeGiB: disk.sizeGiB }];
+    }),
     nics: nics.map((nic) => ({ id: nic.id, address: nic.ipConfigurations[0]?.address ?? "" })),
   });
   const [primary] = nics[0]?.ipConfigurations ?? [];

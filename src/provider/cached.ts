@@ -1,6 +1,6 @@
-import { type Call, withDeadline } from "../../src/base/call.ts";
-import type { Clock } from "../../src/base/clock.ts";
-import { race } from "../../src/base/retry.ts";
+import { type Call, withDeadline } from "../base/call.ts";
+import type { Clock } from "../base/clock.ts";
+import { race } from "../base/retry.ts";
 
 /** Loads go on for all who wait, whoever of them gives up. */
 const LOAD_TIMEOUT_MS = 120_000;
@@ -15,13 +15,13 @@ interface Kept<V> {
 export class Cached<K, V> {
   readonly #load: (key: K, call: Call) => Promise<V>;
   readonly #keepMs: number;
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, "now">;
   readonly #kept = new Map<K, Kept<V>>();
 
   constructor(options: {
     readonly load: (key: K, call: Call) => Promise<V>;
     readonly keepMs: number;
-    readonly clock: Clock;
+    readonly clock: Pick<Clock, "now">;
   }) {
     this.#load = options.load;
     this.#keepMs = options.keepMs;
