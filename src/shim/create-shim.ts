@@ -1,6 +1,8 @@
 import { existsSync } from "node:fs";
 import type { SandboxId } from "../base/ids.ts";
 import { VERSION } from "../base/version.ts";
+import { SandboxRecords, SandboxService } from "./sandboxapi/index.ts";
+import { annotationGate, RuntimeOptions } from "./settings/index.ts";
 import type { ShimDeps, ShimService } from "./shim-service.ts";
 import {
   DeletedTasks,
@@ -23,12 +25,16 @@ export function createShim(deps: ShimDeps): ShimService {
   const publisher = new EventPublisher({ runDir, log, now });
   const records = new TaskRecords(deps);
   const deleted = new DeletedTasks(runDir);
-  const tasks = new TaskService({
-    config: deps.config,
-    ...{ log, pods, records, deleted, publisher },
-    pid: () => deps.relay.pid,
+  const sandboxRecords = new SandboxRecords(deps);
+  const common = {
+    ...{ log, pods, now, pid: () => deps.relay.pid, runtimeOptions: new RuntimeOptions({ log }) },
+    gate: annotationGate(deps.config.enableAnnotations, "shim.enableAnnotations of the node's configuration"),
+    hostCgroup: existsSync("/sys/fs/cgroup/cgroup.controllers") ? ("v2" as const) : ("v1" as const),
+  };
+  const sandbox = new SandboxService({ ...common, records: sandboxRecords });
+  const task = new TaskService({
+    ...{ ...common, config: deps.config, records, deleted, publisher, apiPods: sandbox },
     version: VERSION,
-    hostCgroup: existsSync("/sys/fs/cgroup/cgroup.controllers") ? "v2" : "v1",
   });
   return {
     async answer(request, call) {
@@ -37,7 +43,7 @@ export function createShim(deps: ShimDeps): ShimService {
         const said = request.metadata.find(([key]) => key === NAMESPACE_KEY)?.[1];
         const { address, namespace = said ?? "default" } = door;
         const caller = { address, namespace, call: { ...call, requestKey: request.key } };
-        return { ok: true, payload: await dispatch(tasks, request, caller) };
+        return { ok: true, payload: await dispatch({ task, sandbox }, request, caller) };
       } catch (error) {
         return errorReply(error);
       }
@@ -47,17 +53,18 @@ export function createShim(deps: ShimDeps): ShimService {
       await deleted.restore(held.taskKeys);
       await publisher.restore();
       const found = await records.list();
-      const whole = new Set(
-        found
-          .filter((r) => r.container !== undefined && r.container.role.containerType !== "pod_container")
-          .map((r) => r.sandboxId),
+      const apiPods = await sandboxRecords.list();
+      const first = found.filter(
+        (r) => r.container !== undefined && r.container.role.containerType !== "pod_container",
       );
+      const whole = new Set([...first, ...apiPods].map((r) => r.sandboxId));
       const { cleaned } = await pods.recover(held, (id) => whole.has(id), call);
-      await tasks.restore(found, (id) => pods.get(id as SandboxId), held.taskKeys);
+      await sandbox.restore(apiPods, held.taskKeys);
+      await task.restore(found, (id) => pods.get(id as SandboxId), held.taskKeys);
       pods.loseChildren();
       await cleaned;
     },
-    cleanup: (address, namespace, id, call) => tasks.cleanup(address, namespace, id, call),
+    cleanup: (address, namespace, id, call) => task.cleanup(address, namespace, id, call),
     status: () => pods.all.map((sandbox) => sandbox.status()),
     sandboxCount: () => pods.count,
     liveSandboxes: (hypervisor) =>
@@ -68,6 +75,7 @@ export function createShim(deps: ShimDeps): ShimService {
     async handOver(reason) {
       await pods.endChildren(reason);
       records.freeze();
+      sandboxRecords.freeze();
     },
     async close(reason) {
       await pods.close(reason);

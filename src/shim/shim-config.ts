@@ -50,6 +50,26 @@ export const ShimConfig = Type.Object(
       description:
         "Directories of the node that pods may mount as hostPath: each container gets a copy at its start, changes on either side stay there",
     }),
+    enableAnnotations: Type.Array(Type.String(), {
+      // Kata's own list for pod VMs.
+      default: [
+        "machine_type",
+        "default_memory",
+        "default_vcpus",
+        "image",
+        "default_gpus",
+        "gpu_model",
+        "cc_init_data",
+      ],
+      description:
+        "Regular expressions for the io.katacontainers.config.hypervisor.* annotations that pods may have, where the runtime's file has no enable_annotations",
+    }),
+    directVolumesDir: Type.String({
+      pattern: "^/",
+      default: "/run/kata-containers/shared/direct-volumes",
+      description:
+        "Where CSI drivers describe volumes that the pod's VM mounts (Kata's direct-assigned volumes, mountInfo.json): the device is the id of a cloud's volume",
+    }),
     rootfs: Type.Union([Type.Literal("node"), Type.Literal("guest")], {
       default: "node",
       description:

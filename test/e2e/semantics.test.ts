@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, before, describe, it } from "node:test";
 import { withDeadline } from "../../src/base/call.ts";
 import { SecurityProfile_ProfileType } from "../../src/gen/cri/runtime/v1/api.ts";
 import { type ContainerOptions, Cri } from "./harness/cri.ts";
 import { BUSYBOX } from "./harness/images.ts";
+import { PodCgroup } from "./harness/pod-cgroup.ts";
 import { until } from "./harness/processes.ts";
 import { ChannelSocket } from "./harness/streaming.ts";
 import { World } from "./harness/world.ts";
@@ -22,18 +26,21 @@ describe("what a pod means by its settings", () => {
   let cri: Cri;
   let pod: string;
   let main: string;
+  let cgroup: PodCgroup;
   const page = "from the pod's localhost\n".repeat(20_000);
 
   before(async () => {
-    world = await World.start({ network: "tap" });
+    world = await World.start({ network: "tap", shimOf: (folder) => ({ managementDir: join(folder, "vc") }) });
+    cgroup = PodCgroup.make();
     cri = new Cri(world.containerd.address, join(world.folder, "logs"));
     const sysctls = { "kernel.shm_rmid_forced": "1", "net.ipv4.ip_local_port_range": "2000 65000" };
-    pod = await cri.runPod({ name: "meaning", sharePid: true, sysctls });
+    pod = await cri.runPod({ name: "meaning", sharePid: true, sysctls, cgroupParent: cgroup.path });
     main = await start("main", SLEEP);
   });
   after(async () => {
     await cri.close();
     await world.untilNoVm();
+    cgroup.remove();
     assert.deepEqual(world.leftovers(), []);
     await world.close();
   });
@@ -104,7 +111,7 @@ describe("what a pod means by its settings", () => {
       memoryLimitBytes: 32 * MIB,
     });
     assert.equal(await ended(id), 137);
-    await until("the reason", 20_000, async () => (await cri.status(id)).reason === "OOMKilled");
+    await until("the reason", 60_000, async () => (await cri.status(id)).reason === "OOMKilled");
   });
 
   it("an exec of a missing program fails in under a second, in kubelet's words", async () => {
@@ -130,11 +137,11 @@ describe("what a pod means by its settings", () => {
     const id = await start("reads", ["sh", "-c", script], { stdin: true });
     const { url } = await cri.runtime.attach(
       { containerId: id, stdin: true, stdout: true, stderr: true, tty: false },
-      withDeadline(30_000),
+      withDeadline(60_000),
     );
     const stream = await ChannelSocket.open(url);
     stream.send(STDIN, "hello\n");
-    await until("an answer", 30_000, () => stream.received(STDOUT).toString().includes("got hello"));
+    await until("an answer", 60_000, () => stream.received(STDOUT).toString().includes("got hello"));
     stream.close();
     await cri.stopContainer(id, 0);
   });
@@ -146,7 +153,7 @@ describe("what a pod means by its settings", () => {
     await start("server", ["httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/page"], {
       mounts: [{ containerPath: "/page", hostPath: dir, readonly: true }],
     });
-    const { url } = await cri.runtime.portForward({ podSandboxId: pod, port: [8080] }, withDeadline(30_000));
+    const { url } = await cri.runtime.portForward({ podSandboxId: pod, port: [8080] }, withDeadline(60_000));
     const began = performance.now();
     const stream = await ChannelSocket.open(`${url}?port=8080`);
     stream.send(0, "GET /index.html HTTP/1.0\r\n\r\n");
@@ -157,21 +164,21 @@ describe("what a pod means by its settings", () => {
     const body = answer().slice(answer().indexOf("\r\n\r\n") + 4);
     assert.equal(md5(body), md5(page));
     stream.close();
-    const nobody = await cri.runtime.portForward({ podSandboxId: pod, port: [81] }, withDeadline(30_000));
+    const nobody = await cri.runtime.portForward({ podSandboxId: pod, port: [81] }, withDeadline(60_000));
     const refused = await ChannelSocket.open(`${nobody.url}?port=81`);
     refused.send(0, "x");
-    await until("the connection to end", 30_000, () => refused.closed || refused.received(1).length > 2);
+    await until("the connection to end", 60_000, () => refused.closed || refused.received(1).length > 2);
   });
 
   it("logs go on in a new file after a rotation", async () => {
     const id = await start("talks", ["sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done"]);
     const log = cri.logPath("talks");
-    await until("output", 30_000, () => readFileSync(log, "utf8").includes("line 3"));
+    await until("output", 60_000, () => readFileSync(log, "utf8").includes("line 3"));
     renameSync(log, `${log}.1`);
-    await cri.runtime.reopenContainerLog({ containerId: id }, withDeadline(30_000));
+    await cri.runtime.reopenContainerLog({ containerId: id }, withDeadline(60_000));
     const lines = (path: string): number[] =>
       [...readFileSync(path, "utf8").matchAll(/ line (\d+)/g)].map(([, n]) => Number(n));
-    await until("more output", 30_000, () => lines(log).length >= 3);
+    await until("more output", 60_000, () => lines(log).length >= 3);
     await cri.stopContainer(id, 0);
     const all = [...lines(`${log}.1`), ...lines(log)];
     assert.deepEqual(
@@ -184,16 +191,47 @@ describe("what a pod means by its settings", () => {
   it("resources change while it runs, and its figures say what it takes", async () => {
     const id = await start("busy", ["sh", "-c", "while :; do :; done"], { memoryLimitBytes: 64 * MIB });
     const linux = { memoryLimitInBytes: BigInt(48 * MIB), cpuQuota: 20_000n, cpuPeriod: 100_000n };
-    await cri.runtime.updateContainerResources({ containerId: id, linux }, withDeadline(30_000));
+    await cri.runtime.updateContainerResources({ containerId: id, linux }, withDeadline(60_000));
     assert.equal(await sh(id, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max"), `${48 * MIB}\n20000 100000`);
-    const stats = async () => (await cri.runtime.containerStats({ containerId: id }, withDeadline(30_000))).stats;
+    const stats = async () => (await cri.runtime.containerStats({ containerId: id }, withDeadline(60_000))).stats;
     const cpu = async (): Promise<number> => Number((await stats())?.cpu?.usageCoreNanoSeconds?.value ?? 0n);
     const first = await cpu();
-    await until("more processor time", 30_000, async () => (await cpu()) > first);
+    await until("more processor time", 60_000, async () => (await cpu()) > first);
     assert.ok(Number((await stats())?.memory?.workingSetBytes?.value ?? 0n) > 0);
-    const { stats: list } = await cri.runtime.listContainerStats({}, withDeadline(30_000));
+    const { stats: list } = await cri.runtime.listContainerStats({}, withDeadline(60_000));
     assert.ok(list.some((s) => s.attributes?.id === id && Number(s.cpu?.usageCoreNanoSeconds?.value ?? 0n) > 0));
     await cri.stopContainer(id, 0);
+  });
+
+  it("an exec probe that takes too long fails at its time-out, and what it ran is gone", async () => {
+    const probe = { containerId: main, cmd: ["sleep", "7777"], timeout: 2n };
+    await assert.rejects(cri.runtime.execSync(probe, withDeadline(90_000)), /timeout|deadline|timed out/i);
+    await until("the probe to be gone", 60_000, async () => !(await sh(main, "ps -o args")).includes("7777"));
+  });
+
+  it("the pod's figures list its containers', from the guest", async () => {
+    const { stats } = await cri.runtime.podSandboxStats({ podSandboxId: pod }, withDeadline(60_000));
+    const { stats: list } = await cri.runtime.listPodSandboxStats({ filter: { id: pod } }, withDeadline(60_000));
+    for (const one of [stats, list[0]]) {
+      assert.equal(one?.attributes?.id, pod);
+      const figures = one.linux?.containers.find((c) => c.attributes?.id === main);
+      assert.ok(Number(figures?.cpu?.usageCoreNanoSeconds?.value ?? 0n) > 0, "processor time");
+      assert.ok(Number(figures?.memory?.workingSetBytes?.value ?? 0n) > 0, "memory");
+    }
+    assert.ok((stats?.linux?.network?.interfaces.length ?? 0) + (stats?.linux?.network?.defaultInterface ? 1 : 0) > 0);
+  });
+
+  it("kata-monitor finds its socket, and is told what is not to be had here", async () => {
+    const ask = async (path: string): Promise<string> => {
+      const url = `http://shim${path}`;
+      const socket = join(world.folder, "vc", pod, "shim-monitor.sock");
+      const [response] = (await once(request(url, { socketPath: socket }).end(), "response")) as [IncomingMessage];
+      return `${await text(response)} ${response.statusCode}`;
+    };
+    assert.match(await ask("/metrics"), /kata_(agent|guest)_[\s\S]* 200$/);
+    assert.match(await ask("/iptables"), / 501$/);
+    assert.match(await ask("/agent-url"), /reached through the node daemon only.* 501$/s);
+    assert.match(await ask("/direct-volume/stats?path=x"), /no direct volumes\n 501$/);
   });
 });
 

@@ -13,6 +13,8 @@ export interface VmRequest {
   readonly gpus: number;
   readonly instanceType?: string;
   readonly image?: string;
+  /** Ids of the cloud's volumes that are to be attached while the VM lives, in this order. Only `remote` can do that. */
+  readonly volumes?: readonly string[];
   /** Present: the VM's image is the stock one. Only `remote` can make those. */
   readonly stock?: StockVmRequest;
 }
@@ -55,6 +57,12 @@ export interface GuestIdentity {
   readonly verifiedBy: "console" | "address";
 }
 
+/** What whoever watches pods should hear of one. */
+export interface ReadyFacts {
+  /** Its class is a confidential one, and permits root file systems that the node makes. */
+  readonly nodeRootfsAllowed: boolean;
+}
+
 /** How a VM ended by itself. */
 export interface VmLoss {
   readonly sandboxId: SandboxId;
@@ -86,7 +94,7 @@ export interface Hypervisor {
   /** `auth.json` of the pod's image pull secrets; undefined: it has none. Absent where the backend knows no cluster. */
   pullSecrets?(id: SandboxId, call: Call): Promise<string | undefined>;
   /** The agent answered. */
-  reportReady(id: SandboxId, call: Call): Promise<void>;
+  reportReady(id: SandboxId, call: Call, facts?: ReadyFacts): Promise<void>;
   /** Resolves when deletion is durable, not when it has finished. Unknown id is success. */
   stopVm(id: SandboxId, reason: string, call: Call): Promise<void>;
   /** Calls back for every VM of this node that ends by itself, until the call ends. */

@@ -3,6 +3,7 @@ export type {
   GuestIdentity,
   Hypervisor,
   HypervisorCapabilities,
+  ReadyFacts,
   StockIdentity,
   StockVmRequest,
   VmAddress,

@@ -12,6 +12,7 @@ import type {
   GuestIdentity,
   Hypervisor,
   HypervisorCapabilities,
+  ReadyFacts,
   StockIdentity,
   StockVmRequest,
   VmAddress,
@@ -119,7 +120,7 @@ export class RemoteHypervisor implements Hypervisor {
   async createVm(request: VmRequest, call: Call): Promise<void> {
     // No await between the last look and the request: a SyncNode that starts later names this sandbox.
     while (this.#syncing !== undefined) await race(this.#syncing, call);
-    const { sandboxId, pod, containerd, vcpus, memoryMiB, gpus, instanceType = "", image = "" } = request;
+    const { sandboxId, pod, containerd, vcpus, memoryMiB, gpus, instanceType = "", image = "", volumes = [] } = request;
     this.#live.add(sandboxId, { pod, containerd });
     const { mark } = this.#session;
     await this.#patiently(
@@ -137,6 +138,7 @@ export class RemoteHypervisor implements Hypervisor {
             gpus,
             instanceType,
             image,
+            volumes: [...volumes],
             stock: request.stock && stockGuest(request.stock),
             ...mark,
           },
@@ -197,8 +199,9 @@ export class RemoteHypervisor implements Hypervisor {
     return authJson === "" ? undefined : authJson;
   }
 
-  async reportReady(id: SandboxId, call: Call): Promise<void> {
-    await this.#patiently("ReportReady", (c) => this.#client.reportReady({ sandboxId: id }, c), call);
+  async reportReady(id: SandboxId, call: Call, facts?: ReadyFacts): Promise<void> {
+    const request = { sandboxId: id, nodeRootfsAllowed: facts?.nodeRootfsAllowed ?? false };
+    await this.#patiently("ReportReady", (c) => this.#client.reportReady(request, c), call);
     await this.#live.learn(id, { ready: true });
   }
 

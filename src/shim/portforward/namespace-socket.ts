@@ -6,6 +6,8 @@ import { Fault } from "../../base/fault.ts";
 const CLONE_NEWNET = 0x40000000;
 const AF_INET = 2;
 const SOCK_STREAM_CLOEXEC = 1 | 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
 const SOL_IP = 0;
 const SO_ORIGINAL_DST = 80;
 /** struct sockaddr_in */
@@ -15,6 +17,7 @@ interface Libc {
   readonly setns: (fd: number, type: number) => number;
   readonly socket: (family: number, type: number, protocol: number) => number;
   readonly bind: (fd: number, address: Buffer, length: number) => number;
+  readonly setsockopt: (fd: number, level: number, name: number, value: Buffer, length: number) => number;
   readonly getsockopt: (fd: number, level: number, name: number, value: Buffer, length: Buffer) => number;
   readonly errno: () => number;
 }
@@ -40,6 +43,7 @@ export class NamespaceSockets {
       setns: bound("int setns(int fd, int type)"),
       socket: bound("int socket(int family, int type, int protocol)"),
       bind: bound("int bind(int fd, void *address, unsigned int length)"),
+      setsockopt: bound("int setsockopt(int fd, int level, int name, void *value, unsigned int length)"),
       getsockopt: bound("int getsockopt(int fd, int level, int name, void *value, void *length)"),
       errno: () => koffi.errno(),
     });
@@ -87,6 +91,10 @@ export class NamespaceSockets {
   #bound(port: number): number {
     const fd = this.#libc.socket(AF_INET, SOCK_STREAM_CLOEXEC, 0);
     if (fd < 0) throw this.#failed("make a socket");
+    const yes = Buffer.alloc(4);
+    yes.writeInt32LE(1);
+    // Connections that ended with the daemon before this one keep the port for a minute (TIME_WAIT).
+    this.#libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, yes, yes.length);
     const address = Buffer.alloc(ADDRESS_BYTES);
     address.writeUInt16LE(AF_INET, 0);
     address.writeUInt16BE(port, 2);

@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { parseSandboxId } from "../../base/ids.ts";
@@ -11,11 +10,10 @@ import { type Agent, SANDBOX_SHM } from "../agent/index.ts";
 import type { Hypervisor, VmAddress } from "../hypervisor/index.ts";
 import type { ShimConfig } from "../shim-config.ts";
 import type { ShimSandboxStatus } from "../shim-service.ts";
-import type { NodeFiles } from "../volumes/index.ts";
-import type { PreparedContainer } from "./prepared-container.ts";
+import { cloudVolumes } from "../volumes/index.ts";
+import { holdProcesses } from "./hold-processes.ts";
+import type { PodRequest } from "./pod-request.ts";
 import type { SandboxState, SandboxStateStore } from "./sandbox-state.ts";
-import { podSize } from "./sizing.ts";
-import { tmpfsSize } from "./source-facts.ts";
 import type { Stopwatch } from "./stopwatch.ts";
 
 export interface BootDeps {
@@ -24,7 +22,6 @@ export interface BootDeps {
   readonly podNetwork?: PodNetwork | undefined;
   readonly config: ShimConfig;
   readonly states: SandboxStateStore;
-  readonly files: NodeFiles;
   readonly agent: Agent;
   readonly record: SandboxState;
   readonly pod: ShimSandboxStatus["pod"];
@@ -49,48 +46,53 @@ const HOSTNAME_BYTES = 64;
  * them all with stopVm, which takes any state.
  * @throws Fault that names the stage, the instance and where to look
  */
-export async function bootGuest(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<BootedGuest> {
+export async function bootGuest(deps: BootDeps, pod: PodRequest, call: Call): Promise<BootedGuest> {
   const { stopwatch } = deps;
   const netns = await inspectNetwork(deps, call);
   // Intent before effect: from here on a killed daemon's successor finds the VM.
   await stage("write the sandbox's state file", () => deps.states.write(deps.record));
-  await createVm(deps, prepared, call);
+  await createVm(deps, pod, call);
   stopwatch.mark("created");
-  const address = await startVm(deps, call);
+  const address = await startVm(deps, pod.overrides.startVmTimeoutMs ?? deps.config.startVmTimeoutMs, call);
   deps.onInstance(address.instanceId);
   stopwatch.mark("address");
   const plan = netns === undefined ? undefined : await attachNetwork(deps, netns, address, call);
-  const facts = await connect(deps, prepared, address, plan, call);
-  const features = await handshake(deps, prepared, call);
+  const facts = await connect(deps, pod, address, plan, call);
+  if (plan?.tunnel.kind === "wireguard") await completeNetwork(deps, facts, call);
+  const features = await handshake(deps, pod, call);
   stopwatch.mark("sandbox");
   // Only the backend's record becomes nicer by it; the pod runs already.
   deps.hypervisor
-    .reportReady(parseSandboxId(deps.record.sandboxId), withDeadline(60_000))
+    .reportReady(parseSandboxId(deps.record.sandboxId), withDeadline(60_000), {
+      nodeRootfsAllowed: nodeRootfsAllowed(pod.overrides),
+    })
     .catch((err: unknown) =>
       deps.log.warn({ err, sandbox: deps.record.sandboxId }, "backend not told that the agent answered"),
     );
   return { facts, ...features };
 }
 
-async function createVm(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<void> {
-  const { record, pod, hypervisor } = deps;
-  const { overrides } = prepared;
+async function createVm(deps: BootDeps, pod: PodRequest, call: Call): Promise<void> {
+  const { record, hypervisor } = deps;
+  const { overrides } = pod;
+  const volumes = await cloudVolumes(deps.config.directVolumesDir, deps.pod.uid, deps.log);
   const request = {
     sandboxId: parseSandboxId(record.sandboxId),
-    pod,
+    pod: deps.pod,
     containerd: { namespace: record.namespace, id: record.id },
-    ...podSize(prepared.spec, prepared.role, overrides),
+    ...pod.size,
     ...(overrides.instanceType === undefined ? {} : { instanceType: overrides.instanceType }),
     ...(overrides.image === undefined ? {} : { image: overrides.image }),
+    ...(volumes.length === 0 ? {} : { volumes: volumes.map((volume) => volume.diskId) }),
   };
   await stage(`reserve a VM from hypervisor "${hypervisor.name}"`, () => hypervisor.createVm(request, call));
 }
 
-async function startVm(deps: BootDeps, call: Call): Promise<VmAddress> {
-  const { record, hypervisor, config } = deps;
+async function startVm(deps: BootDeps, timeoutMs: number, call: Call): Promise<VmAddress> {
+  const { record, hypervisor } = deps;
   const id = parseSandboxId(record.sandboxId);
   return await stage(`start the pod VM (sandbox ${record.sandboxId})`, () =>
-    hypervisor.startVm(id, withDeadline(config.startVmTimeoutMs, call)),
+    hypervisor.startVm(id, withDeadline(timeoutMs, call)),
   );
 }
 
@@ -124,9 +126,18 @@ async function attachNetwork(
   return plan;
 }
 
+/** The guest has made its end of the tunnel, and its key for it. */
+async function completeNetwork(deps: BootDeps, { tunnelKey = "" }: GuestFacts, call: Call): Promise<void> {
+  const { podNetwork, record } = deps;
+  const { sandboxId, netnsPath = "" } = record;
+  await stage("exchange keys for the pod's network with its VM", async () =>
+    podNetwork?.complete({ sandboxId, netnsPath }, tunnelKey, call),
+  );
+}
+
 async function connect(
   deps: BootDeps,
-  prepared: PreparedContainer,
+  pod: PodRequest,
   address: VmAddress,
   plan: PodNetworkPlan | undefined,
   call: Call,
@@ -144,7 +155,7 @@ async function connect(
         sandboxId,
         addresses: address.addresses,
         port: address.port,
-        hostname: hostname(prepared),
+        hostname: hostname(pod),
         ...(plan === undefined ? {} : { podNetworkJson: JSON.stringify(plan) }),
         identity,
         sign: (csrPem, c) => hypervisor.signGuest(sandboxId, csrPem, c),
@@ -160,51 +171,45 @@ async function connect(
 }
 
 /** Source: reference §2.3, rows for remote. */
-async function handshake(deps: BootDeps, prepared: PreparedContainer, call: Call): Promise<Omit<BootedGuest, "facts">> {
+async function handshake(deps: BootDeps, pod: PodRequest, call: Call): Promise<Omit<BootedGuest, "facts">> {
   const { agent, record } = deps;
-  const { policy } = prepared.overrides;
+  const { policy } = pod.overrides;
   return await stage("set the pod up in its VM", async () => {
     await agent.check(call);
     if (policy !== undefined) await agent.setPolicy(policy, call);
     await agent.createSandbox(
       {
-        hostname: hostname(prepared),
-        dns: await resolvConf(prepared),
-        storages: [await shmStorage(prepared, deps.files)],
+        hostname: hostname(pod),
+        dns: [...pod.dns],
+        storages: [shmStorage(pod)],
         sandboxPidns: false,
         sandboxId: record.id,
       },
       call,
     );
+    if (pod.holdsProcesses) await holdProcesses(agent, record.id, call);
     const details = await agent.guestDetails(call);
     const { supportsSeccomp = false, extraFeatures = [] } = details.agentDetails ?? {};
     return { supportsSeccomp, packsFiles: extraFeatures.includes(PACKED_FILES) };
   });
 }
 
-function hostname(prepared: PreparedContainer): string {
-  const name = prepared.spec.hostname ?? "";
-  return Buffer.from(name === "" ? prepared.request.id : name)
-    .subarray(0, HOSTNAME_BYTES)
-    .toString("utf8");
+function hostname(pod: PodRequest): string {
+  return Buffer.from(pod.hostname).subarray(0, HOSTNAME_BYTES).toString("utf8");
 }
 
-async function resolvConf(prepared: PreparedContainer): Promise<string[]> {
-  const source = prepared.spec.mounts?.find((m) => m.destination === "/etc/resolv.conf")?.source;
-  if (source === undefined) return [];
-  return (await readFile(source, "utf8")).split("\n").filter((line) => line !== "");
-}
-
-async function shmStorage(prepared: PreparedContainer, files: NodeFiles): Promise<Storage> {
-  const shm = prepared.spec.mounts?.find((m) => m.destination === "/dev/shm");
-  const bytes = shm?.source?.startsWith("/") ? await tmpfsSize(files.reach(shm.source)) : undefined;
+function shmStorage({ shmBytes }: PodRequest): Storage {
   return Storage.fromPartial({
     driver: "ephemeral",
     source: "shm",
     fstype: "tmpfs",
-    options: ["noexec", "nosuid", "nodev", "mode=1777", `size=${bytes ?? DEFAULT_SHM_BYTES}`],
+    options: ["noexec", "nosuid", "nodev", "mode=1777", `size=${shmBytes ?? DEFAULT_SHM_BYTES}`],
     mountPoint: SANDBOX_SHM,
   });
+}
+
+function nodeRootfsAllowed({ confidential, guestPull, allowNodeRootfs }: PodRequest["overrides"]): boolean {
+  return confidential === true && guestPull === false && allowNodeRootfs === true;
 }
 
 /** Says in which stage something failed. */

@@ -8,8 +8,8 @@ import { OciProcess, type OciResources, parseOci, processToProto, resourcesToPro
 import {
   ContainerVolumes,
   type CopyLimits,
+  type FollowedVolume,
   type NodeFiles,
-  type VolumeRecord,
   type VolumeWatch,
 } from "../volumes/index.ts";
 import type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
@@ -32,10 +32,10 @@ export interface ContainerFacts {
   /** Where its root file system came from. */
   readonly rootfs: "node" | "guest";
   /** Volumes that it has a copy of, as they are in the guest now. */
-  readonly volumes: readonly VolumeRecord[];
+  readonly volumes: readonly FollowedVolume[];
 }
 
-export function containerFacts(prepared: PreparedContainer, volumes: readonly VolumeRecord[]): ContainerFacts {
+export function containerFacts(prepared: PreparedContainer, volumes: readonly FollowedVolume[]): ContainerFacts {
   const { request, role, root } = prepared;
   const { id, stdio, emit, save } = request;
   const messageFile = terminationMessageFile(prepared);

@@ -18,15 +18,33 @@ export interface PodOverrides {
   readonly allowNodeRootfs?: boolean;
   /** Rego text for the guest's agent. */
   readonly policy?: string;
+  /** From StartVM to a known address; no annotation says so. */
+  readonly startVmTimeoutMs?: number;
+  /** Whether seccomp profiles are passed on; no annotation says so. */
+  readonly seccomp?: boolean;
+  /** What pods may set of the hypervisor; no annotation says so. */
+  readonly gate?: AnnotationGate;
+}
+
+/** Which `io.katacontainers.config.hypervisor.` annotations a pod may have. */
+export interface AnnotationGate {
+  /** Key and file of the list. */
+  readonly where: string;
+  /** @param name without the prefix */
+  readonly allows: (name: string) => boolean;
 }
 
 const PREFIX = "io.katacontainers.config.";
+/** Only these are gated. Source: reference §4.7. */
+const GATED = "hypervisor.";
 
 type Reader = (value: string, key: string) => PodOverrides;
 
 /** Annotations that have a meaning here. Any other below the prefix is refused, so that none is ignored silently. */
 const READERS: Readonly<Record<string, Reader>> = {
-  "runtime.hypervisor_name": (v, k) => ({ hypervisor: oneOf(v, k, ["remote", "qemu"]) }),
+  "runtime.hypervisor_name": (v, k) => ({
+    hypervisor: oneOf(v, k, ["remote", "qemu", "cloud-hypervisor", "firecracker"]),
+  }),
   "runtime.create_container_timeout": (v, k) => ({
     createContainerTimeoutMs: 1_000 * number(v, k, "seconds", 1, 86_400, true),
   }),
@@ -43,9 +61,10 @@ const READERS: Readonly<Record<string, Reader>> = {
 
 /**
  * Reads the `io.katacontainers.config.*` annotations of a pod.
- * @throws Fault invalid_argument for a wrong value, failed_precondition for an annotation without a meaning here
+ * @throws Fault invalid_argument for a wrong value, failed_precondition for an annotation without a meaning here or one
+ * that the gate keeps out
  */
-export function podOverrides(annotations: Readonly<Record<string, string>>): PodOverrides {
+export function podOverrides(annotations: Readonly<Record<string, string>>, gate: AnnotationGate): PodOverrides {
   let result: PodOverrides = {};
   for (const [key, value] of Object.entries(annotations)) {
     if (!key.startsWith(PREFIX)) continue;
@@ -55,6 +74,13 @@ export function podOverrides(annotations: Readonly<Record<string, string>>): Pod
       throw new Fault(
         "failed_precondition",
         `annotation ${key} = "${value}" is not supported; remove it (supported: ${known.join(", ")})`,
+      );
+    }
+    const name = key.slice(PREFIX.length + GATED.length);
+    if (key.startsWith(PREFIX + GATED) && !gate.allows(name)) {
+      throw new Fault(
+        "failed_precondition",
+        `annotation ${key} = "${value}" is not enabled; remove it, or add "${name}" to ${gate.where}`,
       );
     }
     result = { ...result, ...reader(value.trim(), key) };

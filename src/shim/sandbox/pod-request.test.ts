@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { baseSpec } from "../../../test/fakes/shim.ts";
 import { OciSpec, parseOci } from "../agent/index.ts";
+import { annotationGate } from "../settings/index.ts";
 import { podOverrides } from "./pod-overrides.ts";
 import { podRole } from "./pod-role.ts";
 import { podSize } from "./sizing.ts";
 
 const CRI = "io.kubernetes.cri.";
 const KATA = "io.katacontainers.config.";
+const ALL = { where: "enable_annotations", allows: () => true };
 
 describe("podRole", () => {
   it("without annotations is a container alone", () => {
@@ -54,18 +56,21 @@ describe("podRole", () => {
 describe("podOverrides", () => {
   it("reads every supported annotation and leaves others alone", () => {
     assert.deepEqual(
-      podOverrides({
-        [`${KATA}hypervisor.machine_type`]: "m6a.large",
-        [`${KATA}hypervisor.image`]: "ami-0123",
-        [`${KATA}hypervisor.default_vcpus`]: "1.5",
-        [`${KATA}hypervisor.default_memory`]: "2048",
-        [`${KATA}hypervisor.default_gpus`]: "1",
-        [`${KATA}runtime.hypervisor_name`]: "qemu",
-        [`${KATA}runtime.create_container_timeout`]: "300",
-        [`${KATA}agent.policy`]: Buffer.from("package p").toString("base64"),
-        "io.katacontainers.pkg.oci.bundle_path": "/b",
-        other: "x",
-      }),
+      podOverrides(
+        {
+          [`${KATA}hypervisor.machine_type`]: "m6a.large",
+          [`${KATA}hypervisor.image`]: "ami-0123",
+          [`${KATA}hypervisor.default_vcpus`]: "1.5",
+          [`${KATA}hypervisor.default_memory`]: "2048",
+          [`${KATA}hypervisor.default_gpus`]: "1",
+          [`${KATA}runtime.hypervisor_name`]: "qemu",
+          [`${KATA}runtime.create_container_timeout`]: "300",
+          [`${KATA}agent.policy`]: Buffer.from("package p").toString("base64"),
+          "io.katacontainers.pkg.oci.bundle_path": "/b",
+          other: "x",
+        },
+        ALL,
+      ),
       {
         instanceType: "m6a.large",
         image: "ami-0123",
@@ -94,15 +99,28 @@ describe("podOverrides", () => {
   ] as const) {
     it(`refuses ${key} = "${value}" by name`, () => {
       assert.throws(
-        () => podOverrides({ [KATA + key]: value }),
+        () => podOverrides({ [KATA + key]: value }, ALL),
         (e: Error & { code?: string }) =>
           e.code === "invalid_argument" && e.message.includes(`${KATA}${key} = "${value}" is not valid`),
       );
     });
   }
 
+  it("refuses what is not enabled, naming annotation and list; only the hypervisor's are gated", () => {
+    const gate = annotationGate(["^default_v", "image"], "enable_annotations in /etc/kata.toml");
+    const read = (key: string, value: string) => podOverrides({ [KATA + key]: value }, gate);
+    assert.deepEqual(read("hypervisor.default_vcpus", "2"), { vcpus: 2 });
+    assert.deepEqual(read("runtime.create_container_timeout", "5"), { createContainerTimeoutMs: 5_000 });
+    assert.throws(() => read("hypervisor.default_memory", "512"), {
+      code: "failed_precondition",
+      message:
+        'annotation io.katacontainers.config.hypervisor.default_memory = "512" is not enabled; remove it, or add "default_memory" to enable_annotations in /etc/kata.toml',
+    });
+    assert.throws(() => annotationGate(["("], "enable_annotations"), { message: /"\(" is no regular expression/ });
+  });
+
   it("refuses what it cannot do, rather than ignore it", () => {
-    assert.throws(() => podOverrides({ [`${KATA}hypervisor.kernel_params`]: "x=y" }), {
+    assert.throws(() => podOverrides({ [`${KATA}hypervisor.kernel_params`]: "x=y" }, ALL), {
       code: "failed_precondition",
       message: /kernel_params = "x=y" is not supported/,
     });

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { background, type Call, withDeadline } from "../../base/call.ts";
+import { deferred } from "../../base/deferred.ts";
 import { Fault } from "../../base/fault.ts";
 import { parseSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
@@ -13,12 +14,16 @@ import { ManagementServer } from "../management/index.ts";
 import { servePodLocalhost } from "../portforward/index.ts";
 import type { ShimConfig } from "../shim-config.ts";
 import type { ShimSandboxStatus } from "../shim-service.ts";
-import { copyTree, type NodeFiles, syncVolume, type VolumeRecord, type VolumeWatch } from "../volumes/index.ts";
+import { copyTree, type FollowedVolume, type NodeFiles, syncVolume, type VolumeWatch } from "../volumes/index.ts";
 import { type BootedGuest, bootGuest } from "./boot-guest.ts";
 import { Container, type ContainerFacts, containerFacts, removeHalfCreated } from "./container.ts";
+import type { Exit } from "./container-event.ts";
 import type { ContainerRecord } from "./container-record.ts";
+import { type EncodedStats, encodeStats } from "./container-stats.ts";
 import { SIGKILL, UNKNOWN_EXIT } from "./guest-process.ts";
 import type { LeftoverVms } from "./leftover-vms.ts";
+import type { PodRequest } from "./pod-request.ts";
+import { sumStats } from "./pod-stats.ts";
 import type { PreparedContainer } from "./prepared-container.ts";
 import { rootStorage } from "./root-storage.ts";
 import type { RunningSandboxState, SandboxState, SandboxStateStore } from "./sandbox-state.ts";
@@ -42,7 +47,7 @@ export interface PodSandboxDeps {
 const KILL_MS = 10_000;
 const DESTROY_MS = 3_000;
 
-/** One pod and its VM: booted by its sandbox container's Create, gone after that one's end. */
+/** One pod and its VM: booted by its sandbox container's Create (or StartSandbox), gone after that one's end (or StopSandbox). */
 export class PodSandbox {
   readonly id: SandboxId;
   readonly #deps: PodSandboxDeps;
@@ -50,6 +55,7 @@ export class PodSandbox {
   readonly #agent: Agent;
   readonly #containers = new Map<string, Container>();
   readonly #life = new AbortController();
+  readonly #ended = deferred<Exit>();
   readonly #createdAt: Date;
   #record: SandboxState;
   #stopwatch = new Stopwatch();
@@ -95,12 +101,17 @@ export class PodSandbox {
     return this.#state;
   }
 
+  /** Resolves when nothing runs in it any more, before its VM is given back: 0, or 255 when the VM was lost. */
+  get ended(): Promise<Exit> {
+    return this.#ended.promise;
+  }
+
   get containers(): readonly Container[] {
     return [...this.#containers.values()];
   }
 
   /** Makes the VM and brings its agent to work. After an error everything is undone. */
-  async boot(prepared: PreparedContainer, call: Call): Promise<void> {
+  async boot(request: PodRequest, call: Call): Promise<void> {
     const { states } = this.#deps;
     const bounded: Call = { ...call, signal: AbortSignal.any([call.signal, this.#life.signal]) };
     try {
@@ -115,7 +126,7 @@ export class PodSandbox {
             this.#instanceId = instanceId;
           },
         },
-        prepared,
+        request,
         bounded,
       );
       const { supportsSeccomp, packsFiles } = this.#guest;
@@ -155,7 +166,7 @@ export class PodSandbox {
       rootPath,
       mounts: plan.mounts,
       terminationLog: plan.copies.find((c) => c.role === "termination-log")?.destination,
-      seccomp: config.guestSeccomp && (this.#guest?.supportsSeccomp ?? false),
+      seccomp: (overrides.seccomp ?? true) && config.guestSeccomp && (this.#guest?.supportsSeccomp ?? false),
     });
     try {
       const pulls = prepared.root.kind === "guest";
@@ -181,6 +192,12 @@ export class PodSandbox {
     }
     if (first) this.#stopwatch.mark("container");
     return this.#add(containerFacts(prepared, volumes));
+  }
+
+  /** Figures of its containers together. */
+  async stats(hostCgroup: "v1" | "v2", call: Call): Promise<EncodedStats> {
+    const living = this.containers.filter((c) => c.init.state === "running");
+    return encodeStats(sumStats(await Promise.all(living.map((c) => this.#agent.stats(c.id, call)))), hostCgroup);
   }
 
   /** A container that an earlier daemon created. @param expected keys of Task calls that will come again */
@@ -282,6 +299,7 @@ export class PodSandbox {
     this.#life.abort(
       new Fault("unavailable", `the pod VM of ${this.record.id} is stopped: ${reason}`, { sandboxId: this.id }),
     );
+    this.#ended.resolve({ status: alive ? 0 : UNKNOWN_EXIT, at: this.#deps.now() });
     await relay.disconnectGuest(this.id).catch((err: unknown) => this.#log.warn({ err }, "guest not disconnected"));
     await leftovers.release(this.record, reason, background());
     this.#state = "stopped";
@@ -302,10 +320,10 @@ export class PodSandbox {
   }
 
   /** @returns the volumes that are to be followed */
-  async #copyMounts({ plan }: PreparedContainer, call: Call): Promise<VolumeRecord[]> {
+  async #copyMounts({ plan }: PreparedContainer, call: Call): Promise<FollowedVolume[]> {
     const { config, files } = this.#deps;
     const limits = { maxMiB: config.maxCopyMiB };
-    const followed: VolumeRecord[] = [];
+    const followed: FollowedVolume[] = [];
     for (const { role, ...copy } of plan.copies) {
       const tree = { ...copy, at: files.reach(copy.source) };
       if (role !== "followed") {
@@ -317,7 +335,7 @@ export class PodSandbox {
         const message = `${copy.field}.source = "${copy.source}" (at ${copy.destination}) has no ..data: kubelet has not filled it, or its mount is not visible to the node daemon`;
         throw new Fault("failed_precondition", message, { field: copy.field });
       }
-      followed.push({ ...copy, version: synced.version });
+      followed.push({ ...copy, ...synced });
     }
     return followed;
   }

@@ -3,11 +3,12 @@ import { join } from "node:path";
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { checkContainerId } from "../../base/ids.ts";
+import type { DirectVolume } from "../../relay/index.ts";
 import { type MountPlan, OciSpec, parseOci, planMounts, refuseUnsupported } from "../agent/index.ts";
 import { type RootSource, rootSource } from "../images/index.ts";
 import { type CopyLimits, measureCopy, type NodeFiles } from "../volumes/index.ts";
 import type { Emit, Stdio } from "./container-event.ts";
-import { type PodOverrides, podOverrides } from "./pod-overrides.ts";
+import { type AnnotationGate, type PodOverrides, podOverrides } from "./pod-overrides.ts";
 import { type PodRole, podRole } from "./pod-role.ts";
 import { checkRootfs, type RootfsMount } from "./rootfs.ts";
 import { sourceFacts } from "./source-facts.ts";
@@ -25,6 +26,13 @@ export interface ContainerRequest {
   readonly save: () => Promise<void>;
 }
 
+/** What a pod that has no sandbox container gives to each of its containers. */
+export interface PodExtras {
+  /** Files of the node, by where containers have them that do not say otherwise: hosts, hostname, resolv.conf. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly sysctls: Readonly<Record<string, string>>;
+}
+
 /** A request that was looked at from all sides that need no VM. */
 export interface PreparedContainer {
   readonly request: ContainerRequest;
@@ -39,8 +47,14 @@ export interface PrepareOptions extends CopyLimits {
   /** Directories of the node that pods may get copies of. */
   readonly hostPaths: readonly string[];
   readonly files: NodeFiles;
+  /** Volumes of the cloud that a pod's VM has. */
+  readonly volumes: (podUid: string) => Promise<readonly DirectVolume[]>;
   /** Where root file systems come from when neither pod nor runtime class says so. */
   readonly rootfs: "node" | "guest";
+  /** Where the runtime's file says nothing. */
+  readonly gate: AnnotationGate;
+  /** By id of the pod's sandbox; undefined: its sandbox container has brought them. */
+  readonly extras: (sandboxId: string) => PodExtras | undefined;
 }
 
 /**
@@ -62,10 +76,15 @@ export async function prepareContainer(
       { cause },
     );
   });
-  const spec = parseOci(OciSpec, text, origin);
-  const annotations = spec.annotations ?? {};
+  const asked = parseOci(OciSpec, text, origin);
+  const annotations = asked.annotations ?? {};
   const role = podRole(annotations, request.id);
-  const overrides = { ...request.overrides, ...podOverrides(annotations) };
+  const extras = role.containerType === "pod_container" ? options.extras(role.sandboxContainerId) : undefined;
+  const spec = extras === undefined ? asked : withExtras(asked, extras);
+  const overrides = {
+    ...request.overrides,
+    ...podOverrides(annotations, request.overrides.gate ?? options.gate),
+  };
   refuseUnsupported(spec, origin);
   const root = rootSource({
     ...{ ...overrides, preferred: options.rootfs, containerType: role.containerType, annotations },
@@ -73,7 +92,9 @@ export async function prepareContainer(
   });
   if (root.kind === "node")
     await checkRootfs({ mounts: request.rootfs, bundle: request.bundle, rootPath: spec.root.path });
+  const volumes = await options.volumes(role.pod.uid);
   const plan = await planMounts({
+    volumes: new Map(volumes.map((volume) => [volume.source, volume])),
     owner: { containerId: request.id, sandboxContainerId: role.sandboxContainerId, podUid: role.pod.uid },
     mounts: spec.mounts ?? [],
     facts: (source) => sourceFacts(source, options.files),
@@ -84,4 +105,15 @@ export async function prepareContainer(
   for (const copy of plan.copies) await measureCopy({ ...copy, at: options.files.reach(copy.source) }, options);
   call.signal.throwIfAborted();
   return { request, spec, role, overrides, root, plan };
+}
+
+function withExtras(spec: OciSpec, extras: PodExtras): OciSpec {
+  const mounts = spec.mounts ?? [];
+  const has = new Set(mounts.map((m) => m.destination));
+  const options = ["rbind", ...(spec.root.readonly === true ? ["ro"] : [])];
+  const more = Object.entries(extras.files)
+    .filter(([destination]) => !has.has(destination))
+    .map(([destination, source]) => ({ destination, type: "bind", source, options }));
+  const sysctl = { ...extras.sysctls, ...spec.linux?.sysctl };
+  return { ...spec, mounts: [...mounts, ...more], linux: { ...spec.linux, sysctl } };
 }

@@ -34,7 +34,8 @@ export const SandboxState = Type.Object(
     hypervisor: Type.String(),
     /** The pod's network namespace on this node, when its network is carried into the VM. */
     netnsPath: Type.Optional(Type.String()),
-    kind: Type.Union([Type.Literal("pod_sandbox"), Type.Literal("single_container")]),
+    /** "api_sandbox": asked for by the Sandbox API, it has no container of its own. */
+    kind: Type.Union([Type.Literal("pod_sandbox"), Type.Literal("single_container"), Type.Literal("api_sandbox")]),
     /** Life of the daemon that made it; another one's are leftovers. */
     daemonGeneration: Type.String(),
     createdAt: Type.String(),

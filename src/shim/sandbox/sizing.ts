@@ -22,14 +22,25 @@ const NO_LIMIT = 2 ** 62;
  */
 export function podSize(spec: OciSpec, role: PodRole, overrides: PodOverrides): PodSize {
   const limits = role.containerType === "single_container" ? specLimits(spec) : sandboxLimits(spec.annotations ?? {});
+  return withBase(limitsToSize(limits), overrides);
+}
+
+/** What limits come to. */
+export function limitsToSize(limits: Limits): PodSize {
+  return { vcpus: vcpus(limits), memoryMiB: memoryMiB(limits), gpus: 0 };
+}
+
+/** Adds the explicit base. */
+export function withBase(size: PodSize, overrides: PodOverrides): PodSize {
   return {
-    vcpus: (overrides.vcpus ?? 0) + vcpus(limits),
-    memoryMiB: (overrides.memoryMiB ?? 0) + memoryMiB(limits),
+    vcpus: (overrides.vcpus ?? 0) + size.vcpus,
+    memoryMiB: (overrides.memoryMiB ?? 0) + size.memoryMiB,
     gpus: overrides.gpus ?? 0,
   };
 }
 
-interface Limits {
+/** Of all containers of a pod together; 0 = none. CPU time in microseconds. */
+export interface Limits {
   readonly quota: number;
   readonly period: number;
   readonly shares: number;

@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Options } from "../../gen/runtimeoptions/v1/options.ts";
-import { readRuntimeOptions } from "./runtime-options.ts";
+import { RuntimeOptions } from "./runtime-options.ts";
 
 let dir: string;
+let warnings: string[] = [];
+const options = new RuntimeOptions({ log: { warn: (...args: unknown[]) => void warnings.push(String(args[1])) } });
+const readRuntimeOptions = (any: Parameters<typeof options.read>[0]) => options.read(any);
+
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), "options-"));
 });
@@ -95,5 +99,61 @@ describe("runtime options", () => {
     await assert.rejects(readRuntimeOptions({ typeUrl: "runtimeoptions.v1.Options", value: Buffer.from([0xff]) }), {
       message: /cannot be decoded/,
     });
+  });
+
+  it("read Kata's configuration, and name what in it means nothing here, once", async () => {
+    const kata = `
+[hypervisor.remote]
+remote_hypervisor_socket = "/run/peerpod/hypervisor.sock"
+remote_hypervisor_timeout = 700
+enable_annotations = ["default_vcpus"]
+default_vcpus = 0
+default_memory = 2048
+[agent.kata]
+dial_timeout = 30
+[runtime]
+disable_guest_seccomp = true
+create_container_timeout = 60
+experimental_force_guest_pull = true
+[factory]
+enable_template = false
+`;
+    warnings = [];
+    const any = await file(kata);
+    const { gate, ...read } = await readRuntimeOptions(any);
+    await readRuntimeOptions(any);
+    assert.deepEqual(read, {
+      ...{ hypervisor: "remote", memoryMiB: 2048, guestPull: true, seccomp: false },
+      ...{ createContainerTimeoutMs: 60_000, startVmTimeoutMs: 700_000 },
+    });
+    assert.deepEqual([gate?.allows("default_vcpus"), gate?.allows("image")], [true, false]);
+    assert.match(gate?.where ?? "", /^enable_annotations in .*runtime\.toml$/);
+    assert.equal(warnings.length, 1);
+    assert.match(
+      warnings[0] ?? "",
+      /mean nothing to kata-remote: hypervisor\.remote\.remote_hypervisor_socket, agent\.kata\.dial_timeout, factory\.enable_template$/,
+    );
+  });
+
+  it("of Kata for a local hypervisor leave QEMU's machine and Kata's image aside", async () => {
+    const text = '[hypervisor.qemu]\nmachine_type = "q35"\nimage = "/usr/share/kata.img"\ndefault_vcpus = 2\n';
+    assert.deepEqual(await readRuntimeOptions(await file(text)), { hypervisor: "qemu", vcpus: 2 });
+    await assert.rejects(readRuntimeOptions(await file("[hypervisor.acrn]\n")), /hypervisor "acrn" is not known here/);
+    await assert.rejects(
+      readRuntimeOptions(await file('[hypervisor.remote]\ndefault_memory = "1Gi"\n')),
+      /runtime\.toml: default_memory: must be integer/,
+    );
+  });
+
+  it("are changed by the files of config.d beside the file that a link leads to", async () => {
+    const real = join(dir, "real");
+    await mkdir(join(real, "config.d"), { recursive: true });
+    await writeFile(join(real, "c.toml"), "[hypervisor.remote]\ndefault_vcpus = 1\ndefault_memory = 100\n");
+    await writeFile(join(real, "config.d", "50-mine.toml"), "[hypervisor.remote]\ndefault_memory = 300\n");
+    await writeFile(join(real, "config.d", "20-less.toml"), "[hypervisor.remote]\ndefault_memory = 200\n");
+    const configPath = join(dir, "link.toml");
+    await symlink(join(real, "c.toml"), configPath);
+    const read = await readRuntimeOptions(any("runtimeoptions.v1.Options", { configPath }));
+    assert.deepEqual(read, { hypervisor: "remote", vcpus: 1, memoryMiB: 300 });
   });
 });

@@ -103,11 +103,11 @@ describe("a creation that fails", () => {
   });
 
   it("because the backend does not exist", async () => {
-    const annotations = { "io.katacontainers.config.runtime.hypervisor_name": "firecracker" };
+    const annotations = { "io.katacontainers.config.runtime.hypervisor_name": "xen" };
     await rejectsStatus(
       f.task().create(await f.createRequest("c1", (s) => ({ ...s, annotations }))),
       Code.invalidArgument,
-      /hypervisor_name = "firecracker" is not valid: "remote" or "qemu"/,
+      /hypervisor_name = "xen" is not valid: "remote" or "qemu" or/,
     );
     assert.deepEqual(f.hypervisor.requests, []);
   });

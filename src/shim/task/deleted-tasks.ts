@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
 import { mkdirPrivate, readIfThere, replaceFile } from "../../base/files.ts";
-import type { Exit } from "../sandbox/index.ts";
+import { type Exit, taskKey } from "../sandbox/index.ts";
+import type { TaskName, TaskRecord } from "./task-record.ts";
 
 const Deleted = Type.Object(
   { pid: Type.Integer(), status: Type.Integer(), atMs: Type.Integer() },
@@ -22,11 +23,14 @@ const KEY = /^[0-9A-Za-z-]{1,64}$/;
 
 /**
  * Answers of Delete calls, `<run dir>/deleted/<request key>`: nothing else is left of a deleted task, and a Delete whose
- * daemon died before its answer was delivered comes again.
+ * daemon died before its answer was delivered comes again. It may also have died before the answer was written, when the
+ * pod was already being stopped: the ends of such tasks are kept in memory, by name.
  */
 export class DeletedTasks {
   readonly #dir: string;
   readonly #recent: string[] = [];
+  /** Tasks that ended with an earlier daemon and were not deleted, by task key. */
+  readonly #ended = new Map<string, Answer>();
 
   constructor(runDir: string) {
     this.#dir = join(runDir, "deleted");
@@ -49,7 +53,32 @@ export class DeletedTasks {
     while (this.#recent.length > KEPT) await rm(join(this.#dir, this.#recent.shift() as string), { force: true });
   }
 
-  async find(key: string | undefined): Promise<Answer | undefined> {
+  /** @param gone the task, when there is none of that name any more */
+  async find(key: string | undefined, gone?: TaskName): Promise<Answer | undefined> {
+    const answer = await this.#read(key);
+    if (answer !== undefined || gone === undefined) return answer;
+    const ended = this.#ended.get(keyOf(gone));
+    if (ended === undefined) return undefined;
+    await this.add(key, ended);
+    this.forgetEnded(gone); // from here on it is deleted
+    return ended;
+  }
+
+  /** A task of which nothing lives on: a Delete that its daemon had begun, or that is still to come, is told how it ended. */
+  noteEnded({ pid, container, ...name }: TaskRecord): void {
+    const exit = container?.init.exit;
+    if (exit === undefined) return;
+    this.#ended.set(keyOf(name), { pid, exit: { status: exit.status, at: new Date(exit.atMs) } });
+    const [oldest] = this.#ended.keys();
+    if (this.#ended.size > KEPT && oldest !== undefined) this.#ended.delete(oldest);
+  }
+
+  /** Its name is another task's now. */
+  forgetEnded(name: TaskName): void {
+    this.#ended.delete(keyOf(name));
+  }
+
+  async #read(key: string | undefined): Promise<Answer | undefined> {
     if (key === undefined || !this.#recent.includes(key)) return undefined;
     const path = join(this.#dir, key);
     const text = await readIfThere(path);
@@ -57,4 +86,8 @@ export class DeletedTasks {
     const { pid, status, atMs } = parseConfig(Deleted, JSON.parse(text), path);
     return { pid, exit: { status, at: new Date(atMs) } };
   }
+}
+
+function keyOf({ address, namespace, id }: TaskName): string {
+  return taskKey(address, namespace, id);
 }

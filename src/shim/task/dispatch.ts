@@ -1,5 +1,6 @@
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
+import { SandboxDefinition } from "../../gen/containerd/runtime/sandbox/v1/sandbox.ts";
 import { TaskDefinition } from "../../gen/containerd/task/v2/shim.ts";
 import type { TaskReply } from "../../relay/index.ts";
 import { Code, type Codec, faultToStatus, StatusError } from "../../ttrpc/index.ts";
@@ -11,24 +12,37 @@ export interface TaskCaller {
   readonly call: Call;
 }
 
-type Methods = typeof TaskDefinition.methods;
 type MessageOf<C> = C extends { decode(input: Uint8Array, length?: number): infer T } ? T : never;
+type Method = { readonly requestType: unknown; readonly responseType: unknown };
 
-/** One function per method of the Task API; all are there. */
-export type TaskHandlers = {
+/** One function per method of a service; all are there. */
+type Handlers<Methods extends Readonly<Record<string, Method>>> = {
   readonly [M in keyof Methods]: (
     request: MessageOf<Methods[M]["requestType"]>,
     caller: TaskCaller,
   ) => Promise<MessageOf<Methods[M]["responseType"]>>;
 };
 
+export type TaskHandlers = Handlers<typeof TaskDefinition.methods>;
+export type SandboxHandlers = Handlers<typeof SandboxDefinition.methods>;
+
+export interface ServedApis {
+  readonly task: TaskHandlers;
+  readonly sandbox: SandboxHandlers;
+}
+
 /** v3 has the messages and methods of v2 under another package name. Source: containerd 2.x api/runtime/task/v3. */
-const SERVICES = new Set([TaskDefinition.fullName, "containerd.task.v3.Task"]);
+const SERVICES: ReadonlyMap<string, { readonly api: keyof ServedApis; readonly methods: object }> = new Map([
+  [TaskDefinition.fullName, { api: "task", methods: TaskDefinition.methods }],
+  ["containerd.task.v3.Task", { api: "task", methods: TaskDefinition.methods }],
+  [SandboxDefinition.fullName, { api: "sandbox", methods: SandboxDefinition.methods }],
+]);
 const METHODS = new Map(
-  Object.entries(TaskDefinition.methods).map(([key, method]) => [
-    method.name as string,
-    { key: key as keyof Methods, method },
-  ]),
+  [...SERVICES].flatMap(([service, { api, methods }]) =>
+    Object.entries(methods as Readonly<Record<string, Method & { readonly name: string }>>).map(
+      ([key, method]) => [`${service}/${method.name}`, { api, key, method }] as const,
+    ),
+  ),
 );
 
 /**
@@ -36,12 +50,12 @@ const METHODS = new Map(
  * @throws Fault unimplemented for another service or method, invalid_argument for a payload that is no such message
  */
 export async function dispatch(
-  handlers: TaskHandlers,
+  apis: ServedApis,
   request: { readonly service: string; readonly method: string; readonly payload: Uint8Array },
   caller: TaskCaller,
 ): Promise<Uint8Array> {
   const { service, method } = request;
-  const found = SERVICES.has(service) ? METHODS.get(method) : undefined;
+  const found = METHODS.get(`${service}/${method}`);
   // The code tells containerd 2.x to try an older service.
   if (found === undefined) throw new Fault("unimplemented", `${service}/${method} is not served here`);
   let message: unknown;
@@ -50,8 +64,10 @@ export async function dispatch(
   } catch (cause) {
     throw new Fault("invalid_argument", `the payload of ${service}/${method} is not a valid message`, {}, { cause });
   }
-  const handler = handlers[found.key] as (request: unknown, caller: TaskCaller) => Promise<unknown>;
-  const answer = await handler(message, caller);
+  const handlers = apis[found.api] as unknown as Readonly<
+    Record<string, (request: unknown, caller: TaskCaller) => Promise<unknown>>
+  >;
+  const answer = await handlers[found.key]?.(message, caller);
   return (found.method.responseType as Codec<unknown>).encode(answer).finish();
 }
 

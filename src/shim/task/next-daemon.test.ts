@@ -166,6 +166,33 @@ describe("the next daemon on the same relay", () => {
     await assert.rejects(f.task({ key: "k4" }).delete({ id: "c1", execId: "" }), /no task/);
   });
 
+  it("answers a Delete that its daemon did not come to, after it had stopped the VM, with the task's end", async () => {
+    await running();
+    f.relay.agent.end("c1", 37);
+    await f.task().wait({ id: "c1", execId: "" });
+    await until(() => f.hypervisor.stopped.length === 1);
+    await until(() => f.shim.status().every((s) => s.state === "stopped"));
+    await nextDaemon("k3");
+    const first = await f.task({ key: "k3" }).delete({ id: "c1", execId: "" });
+    assert.equal(first.exitStatus, 37);
+    await nextDaemon("k3");
+    assert.equal((await f.task({ key: "k3" }).delete({ id: "c1", execId: "" })).exitStatus, 37);
+    await assert.rejects(f.task({ key: "k4" }).delete({ id: "c1", execId: "" }), /no task/);
+  });
+
+  it("does not tell the end of a task of before that had a new one's name", async () => {
+    await running();
+    f.relay.agent.end("c1", 37);
+    await f.task().wait({ id: "c1", execId: "" });
+    await until(() => f.shim.status().every((s) => s.state === "stopped"));
+    await nextDaemon();
+    await running();
+    f.relay.agent.end("c1", 38);
+    await f.task().wait({ id: "c1", execId: "" });
+    assert.equal((await f.task().delete({ id: "c1", execId: "" })).exitStatus, 38);
+    await assert.rejects(f.task().delete({ id: "c1", execId: "" }), /no task/);
+  });
+
   it("creates a container of a living pod once, however often it is asked", async () => {
     const annotations = (type: string) => ({
       "io.kubernetes.cri.container-type": type,

@@ -40,6 +40,16 @@ describe("a pod with a network namespace", () => {
     ]);
   });
 
+  it("has its tunnel completed with the key that its guest answers", async () => {
+    const key = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
+    const inside = { port: 4789, workerAddress: "192.0.0.2", guestAddress: "192.0.0.3", vnis: [1] };
+    f.network.tunnel = { kind: "wireguard", ...inside, listenPort: 4789, workerKey: key, linkMtu: 1440 };
+    f.relay.guestFacts = { ...f.relay.guestFacts, tunnelKey: key };
+    f.relay.beforeConnect = async () => void f.network.calls.push("connect");
+    await f.task().create(await f.createRequest("c", netns));
+    assert.deepEqual(f.network.calls.slice(-2), ["connect", `complete ${NETNS} with ${key}`]);
+  });
+
   it("costs no VM when its network cannot be carried over", async () => {
     f.network.beforeInspect = async () => {
       throw new Fault("failed_precondition", "two next hops");

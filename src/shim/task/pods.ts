@@ -5,22 +5,35 @@ import { Fault } from "../../base/fault.ts";
 import { newSandboxId, type SandboxId } from "../../base/ids.ts";
 import type { Logger } from "../../base/log.ts";
 import type { HeldByRelay } from "../../relay/index.ts";
-import { networkNamespacePath } from "../agent/index.ts";
+import type { Hypervisor } from "../hypervisor/index.ts";
 import {
   clearMountDir,
   LeftoverVms,
   PodSandbox,
   type PodSandboxDeps,
-  type PreparedContainer,
   type RunningSandboxState,
   type SandboxState,
   SandboxStateStore,
 } from "../sandbox/index.ts";
-import type { ShimDeps } from "../shim-service.ts";
+import type { ShimDeps, ShimSandboxStatus } from "../shim-service.ts";
 import { type NodeFiles, nodeFiles, VolumeWatch } from "../volumes/index.ts";
 
 /** Backends whose VMs are children of the daemon and end with it. */
 const CHILD_VMS: ReadonlySet<string> = new Set(["qemu"]);
+
+/** Whose pod a new one is. */
+export interface NewPod {
+  readonly address: string;
+  readonly namespace: string;
+  readonly id: string;
+  readonly bundle: string;
+  readonly kind: SandboxState["kind"];
+  readonly pod: ShimSandboxStatus["pod"];
+  /** "" = none. */
+  readonly netnsPath: string;
+  /** Name of the backend; undefined: the node's usual one. */
+  readonly hypervisor: string | undefined;
+}
 
 /** The pods of this daemon and what earlier ones left. */
 export class Pods {
@@ -60,41 +73,44 @@ export class Pods {
   }
 
   /** A pod that is about to be booted. @throws Fault failed_precondition when its hypervisor is not configured */
-  add(owner: { readonly address: string; readonly namespace: string }, prepared: PreparedContainer): PodSandbox {
-    const { config, hypervisors, podNetwork } = this.#deps;
-    const name = prepared.overrides.hypervisor ?? config.hypervisor;
-    const hypervisor = hypervisors.get(name);
-    if (hypervisor === undefined) {
-      const known = [...hypervisors.keys()].map((k) => `"${k}"`).join(", ") || "none";
-      throw new Fault(
-        "failed_precondition",
-        `hypervisor "${name}" is not configured on this node (${known} is); configure it or choose another one`,
-      );
-    }
+  add(pod: NewPod): PodSandbox {
+    const { hypervisors, podNetwork } = this.#deps;
+    const name = this.checkHypervisor(pod.hypervisor);
+    const hypervisor = hypervisors.get(name) as Hypervisor;
     const now = this.#deps.now ?? ((): Date => new Date());
-    const { request, role, spec } = prepared;
-    const netnsPath = podNetwork === undefined ? "" : networkNamespacePath(spec);
+    const { address, namespace, id, bundle, kind } = pod;
     const record: SandboxState = {
       version: 1,
       sandboxId: newSandboxId(),
-      address: owner.address,
-      namespace: owner.namespace,
-      id: request.id,
-      bundle: request.bundle,
+      ...{ address, namespace, id, bundle },
       hypervisor: name,
-      ...(netnsPath === "" ? {} : { netnsPath }),
-      kind: role.containerType === "pod_sandbox" ? "pod_sandbox" : "single_container",
+      ...(pod.netnsPath === "" || podNetwork === undefined ? {} : { netnsPath: pod.netnsPath }),
+      kind,
       daemonGeneration: this.#generation,
       createdAt: now().toISOString(),
     };
-    const sandbox = new PodSandbox(record, role.pod, this.#sandboxDeps(hypervisor));
+    const sandbox = new PodSandbox(record, pod.pod, this.#sandboxDeps(hypervisor));
     this.#sandboxes.set(sandbox.id, sandbox);
     return sandbox;
+  }
+
+  /** @param wanted undefined: the node's usual one. @returns its name. @throws Fault failed_precondition */
+  checkHypervisor(wanted: string | undefined): string {
+    const { config, hypervisors } = this.#deps;
+    const name = wanted ?? config.hypervisor;
+    if (hypervisors.has(name)) return name;
+    const known = [...hypervisors.keys()].map((k) => `"${k}"`).join(", ") || "none";
+    throw new Fault(
+      "failed_precondition",
+      `hypervisor "${name}" is not configured on this node (${known} is); configure it or choose another one`,
+    );
   }
 
   /** Forgets a pod as soon as its VM is gone and none of its containers is left; ask again after each of these. */
   async settle(sandbox: PodSandbox): Promise<void> {
     if (sandbox.containers.length > 0) return;
+    // Its containers come and go: the Sandbox API says when it ends.
+    if (sandbox.record.kind === "api_sandbox" && sandbox.state === "running") return;
     await sandbox.stop("all its containers are deleted");
     if (sandbox.containers.length === 0) this.#sandboxes.delete(sandbox.id);
   }

@@ -33,7 +33,7 @@ export type TaskRecord = Static<typeof TaskRecord>;
 
 const FILE = "task";
 
-interface TaskName {
+export interface TaskName {
   readonly address: string;
   readonly namespace: string;
   readonly id: string;

@@ -1,28 +1,31 @@
-import { background, type Call, withDeadline } from "../../base/call.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
 import { deferred } from "../../base/deferred.ts";
 import { Fault } from "../../base/fault.ts";
-import { race } from "../../base/retry.ts";
-import type {
-  CreateTaskRequest,
-  DeleteResponse,
-  ExecProcessRequest,
-  StateResponse,
-  UpdateTaskRequest,
-} from "../../gen/containerd/task/v2/shim.ts";
-import { Status } from "../../gen/containerd/types/task/task.ts";
-import type { Any } from "../../gen/google/protobuf/any.ts";
-import { OciResources, parseOci } from "../agent/index.ts";
-import { type Container, type ContainerFacts, type Exit, type PodSandbox, prepareContainer } from "../sandbox/index.ts";
+import type { CreateTaskRequest, StateResponse } from "../../gen/containerd/task/v2/shim.ts";
+import { networkNamespacePath } from "../agent/index.ts";
+import {
+  type AnnotationGate,
+  type Container,
+  type ContainerFacts,
+  type Exit,
+  type PodSandbox,
+  type PreparedContainer,
+  podRequest,
+  prepareContainer,
+} from "../sandbox/index.ts";
+import type { RuntimeOptions } from "../settings/index.ts";
 import type { CleanupResult, ShimDeps } from "../shim-service.ts";
+import { cloudVolumes } from "../volumes/index.ts";
+import type { ApiPods } from "./api-pod.ts";
 import { readBundleFile } from "./bundle-file.ts";
 import { checkPaths } from "./check-paths.ts";
 import type { DeletedTasks } from "./deleted-tasks.ts";
 import type { TaskCaller, TaskHandlers } from "./dispatch.ts";
 import type { EventPublisher } from "./event-publisher.ts";
 import type { Pods } from "./pods.ts";
-import { readRuntimeOptions } from "./runtime-options.ts";
 import type { TaskRecord, TaskRecords } from "./task-record.ts";
 import { recordOf, type Task, TaskTable } from "./task-table.ts";
+import { answerOfDelete, jsonOf, PROCESS_TYPE, readResources, STATUS, stdioOf, waitFor } from "./task-words.ts";
 import { timestamp } from "./timestamp.ts";
 
 export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
@@ -30,6 +33,10 @@ export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
   readonly records: TaskRecords;
   readonly deleted: DeletedTasks;
   readonly publisher: EventPublisher;
+  readonly apiPods: ApiPods;
+  readonly runtimeOptions: RuntimeOptions;
+  /** Where a runtime's file says nothing. */
+  readonly gate: AnnotationGate;
   /**
    * Reported for every process of a new task: the guest's mean nothing on the node. Never 0; of a process that lives as
    * long as the pod's guest connection.
@@ -43,16 +50,7 @@ export interface TaskServiceDeps extends Pick<ShimDeps, "config" | "log"> {
 const SHUTDOWN_MS = 2_500;
 /** containerd gives `delete` 5 s, the launcher's part included. Source: io.containerd.timeout.shim.cleanup. */
 const CLEANUP_MS = 3_500;
-const PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-const RESOURCES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const EMPTY = {};
-
-const STATUS = {
-  created: Status.CREATED,
-  running: Status.RUNNING,
-  paused: Status.PAUSED,
-  stopped: Status.STOPPED,
-} as const;
 
 /** containerd's Task API: its words turned into pods and containers. Source: reference §1.8. */
 export class TaskService implements TaskHandlers {
@@ -88,6 +86,7 @@ export class TaskService implements TaskHandlers {
       container: undefined,
     };
     this.#tasks.add(task);
+    this.#deps.deleted.forgetEnded(task);
     try {
       await this.#save(task);
       await this.#create(task, request, {
@@ -132,10 +131,11 @@ export class TaskService implements TaskHandlers {
 
   readonly delete: TaskHandlers["delete"] = async ({ id, execId }, caller) => {
     const { deleted } = this.#deps;
-    // An earlier daemon did it and died before it could say so.
-    const before = await deleted.find(caller.call.requestKey);
     const task = this.#tasks.find(caller.address, caller.namespace, id);
     const container = task?.container;
+    const gone = task === undefined && execId === "" ? { ...caller, id } : undefined;
+    // An earlier daemon did it and died before it could say so.
+    const before = await deleted.find(caller.call.requestKey, gone);
     if (before !== undefined && (task === undefined || (execId !== "" && container?.has(execId) === false)))
       return answerOfDelete(before.pid, before.exit);
     const { pid } = this.#task(id, caller);
@@ -149,6 +149,8 @@ export class TaskService implements TaskHandlers {
   };
 
   readonly pids: TaskHandlers["pids"] = async ({ id }, caller) => {
+    const pod = this.#deps.apiPods.find(caller.address, caller.namespace, id);
+    if (pod !== undefined) return { processes: [{ pid: pod.pid, info: undefined }] };
     this.#container(id, caller);
     return { processes: [{ pid: this.#task(id, caller).pid, info: undefined }] };
   };
@@ -176,7 +178,7 @@ export class TaskService implements TaskHandlers {
     const container = this.#container(request.id, caller);
     if (request.execId === "") throw new Fault("invalid_argument", "exec_id is empty: the new process needs a name");
     const spec = jsonOf(request.spec, PROCESS_TYPE, "exec spec");
-    await container.addExec(request.execId, spec, stdio(request), caller.call);
+    await container.addExec(request.execId, spec, stdioOf(request), caller.call);
     return EMPTY;
   };
 
@@ -210,7 +212,8 @@ export class TaskService implements TaskHandlers {
   };
 
   readonly connect: TaskHandlers["connect"] = async ({ id }, caller) => {
-    const { pid } = this.#task(id, caller);
+    // containerd asks for pods of the Sandbox API too, when it starts again.
+    const { pid } = this.#deps.apiPods.find(caller.address, caller.namespace, id) ?? this.#task(id, caller);
     return { shimPid: pid, taskPid: pid, version: this.#deps.version };
   };
 
@@ -242,6 +245,7 @@ export class TaskService implements TaskHandlers {
       if (sandbox === undefined || record.container === undefined) {
         // Nothing of it lives on, or its creation comes again and finds in the guest what there is.
         if (sandbox !== undefined && !expected.has(record.createKey)) void sandbox.removeHalfCreated(record.id);
+        if (sandbox === undefined) this.#deps.deleted.noteEnded(record);
         await this.#deps.records.remove(record);
         continue;
       }
@@ -270,6 +274,7 @@ export class TaskService implements TaskHandlers {
       await waitFor([task.created], bounded);
       exit = await this.#cleanupTask(task, bounded);
     }
+    await waitFor([this.#deps.apiPods.cleanup(address, namespace, id)], bounded);
     await waitFor([pods.releaseLeft(address, namespace, id)], bounded);
     const pid = task?.pid ?? this.#deps.pid();
     return { pid, exitStatus: exit?.status ?? 128 + 9, exitedAt: exit?.at ?? new Date() };
@@ -294,37 +299,35 @@ export class TaskService implements TaskHandlers {
 
   async #create(task: Task, request: CreateTaskRequest, call: Call): Promise<void> {
     const { pods, config } = this.#deps;
-    const overrides = await readRuntimeOptions(request.options);
+    const overrides = await this.#deps.runtimeOptions.read(request.options);
     task.sink = (await readBundleFile(request.bundle)).ttrpcAddress;
     const reporting = this.#reporting(task);
     const wanted = {
       id: request.id,
       bundle: request.bundle,
       rootfs: request.rootfs,
-      stdio: stdio(request),
+      stdio: stdioOf(request),
       overrides,
       ...reporting,
     };
     const prepared = await prepareContainer(
       wanted,
-      { maxMiB: config.maxCopyMiB, hostPaths: config.hostPaths, files: pods.files, rootfs: config.rootfs },
+      {
+        ...{ maxMiB: config.maxCopyMiB, hostPaths: config.hostPaths, files: pods.files, rootfs: config.rootfs },
+        volumes: (podUid) => cloudVolumes(config.directVolumesDir, podUid, this.#deps.log),
+        gate: this.#deps.gate,
+        extras: (podId) => this.#deps.apiPods.find(task.address, task.namespace, podId)?.extras,
+      },
       call,
     );
     if (prepared.role.containerType === "pod_container") {
-      const pod = this.#tasks.find(task.address, task.namespace, prepared.role.sandboxContainerId);
-      if (pod?.container === undefined || pod.sandbox === undefined) {
-        throw new Fault(
-          "not_found",
-          `the pod of container ${request.id}, ${prepared.role.sandboxContainerId}, does not run here`,
-        );
-      }
-      task.sandbox = pod.sandbox;
+      task.sandbox = this.#podOf(task, prepared.role.sandboxContainerId);
       await this.#save(task); // the guest is asked from here on
-      task.container = await pod.sandbox.createContainer(prepared, call);
+      task.container = await task.sandbox.createContainer(prepared, call);
     } else {
-      const sandbox = pods.add(task, prepared);
+      const sandbox = this.#newPod(task, prepared);
       try {
-        await sandbox.boot(prepared, call);
+        await sandbox.boot(await podRequest(prepared, pods.files), call);
         task.sandbox = sandbox;
         task.container = await sandbox.createContainer(prepared, call);
       } catch (error) {
@@ -335,6 +338,26 @@ export class TaskService implements TaskHandlers {
     await reporting.emit({ kind: "create", bundle: wanted.bundle, rootfs: wanted.rootfs, stdio: wanted.stdio });
     // After the event: a daemon that finds the container created need not report it.
     await this.#save(task);
+  }
+
+  #newPod(task: Task, { role, overrides, spec }: PreparedContainer): PodSandbox {
+    const { address, namespace, id, bundle } = task;
+    const kind = role.containerType === "pod_sandbox" ? "pod_sandbox" : "single_container";
+    const { pods } = this.#deps;
+    const netnsPath = networkNamespacePath(spec);
+    return pods.add({
+      ...{ address, namespace, id, bundle, kind, netnsPath },
+      ...{ pod: role.pod, hypervisor: overrides.hypervisor },
+    });
+  }
+
+  /** @throws Fault not_found */
+  #podOf({ id, address, namespace }: Task, podId: string): PodSandbox {
+    const first = this.#tasks.find(address, namespace, podId);
+    const api = this.#deps.apiPods.find(address, namespace, podId);
+    const sandbox = first?.container === undefined ? api?.sandbox : first.sandbox;
+    if (sandbox !== undefined) return sandbox;
+    throw new Fault("not_found", `the pod of container ${id}, ${podId}, does not run here`);
   }
 
   #reporting(task: Task): Pick<ContainerFacts, "emit" | "save"> {
@@ -372,28 +395,4 @@ export class TaskService implements TaskHandlers {
   #container(id: string, caller: TaskCaller): Container {
     return this.#tasks.container(caller.address, caller.namespace, id);
   }
-}
-
-function answerOfDelete(pid: number, exit: Exit): DeleteResponse {
-  return { pid, exitStatus: exit.status, exitedAt: timestamp(exit.at) };
-}
-
-function stdio(request: CreateTaskRequest | ExecProcessRequest) {
-  const { terminal, stdin, stdout, stderr } = request;
-  return { terminal, stdin, stdout, stderr };
-}
-
-function readResources(request: UpdateTaskRequest): OciResources {
-  return parseOci(OciResources, jsonOf(request.resources, RESOURCES_TYPE, "resources"), "resources");
-}
-
-function jsonOf(any: Any | undefined, type: string, what: string): string {
-  if (any?.typeUrl !== type)
-    throw new Fault("invalid_argument", `${what} is of type "${any?.typeUrl ?? ""}", "${type}" is expected`);
-  return any.value.toString("utf8");
-}
-
-/** Waits for all, at most until the call ends; what is not done by then goes on. */
-async function waitFor(work: readonly Promise<unknown>[], call: Call = background()): Promise<void> {
-  await race(Promise.allSettled(work), call).catch(() => undefined); // only "too late" gets here
 }

@@ -1,0 +1,2 @@
+export { SandboxRecords } from "./sandbox-record.ts";
+export { SandboxService } from "./sandbox-service.ts";

@@ -1,0 +1,2 @@
+export { annotationGate } from "./annotation-gate.ts";
+export { RuntimeOptions } from "./runtime-options.ts";
