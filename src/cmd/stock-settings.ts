@@ -1,12 +1,15 @@
 import { Fault } from "../base/fault.ts";
 import type { Overlay } from "../base/overlay.ts";
-import { COMMON_SETTINGS, PROVIDER_SETTINGS, STOCK_PREFIXES, type StockSetting } from "./stock-table.ts";
+import { PROVIDER_SETTINGS } from "./stock-providers.ts";
+import { COMMON_SETTINGS, STOCK_PREFIXES, type StockSetting } from "./stock-table.ts";
 
 /** What the stock adaptor's command line and environment mean for us. */
 export interface StockSettings {
   /** Laid over the configuration files before these are checked. */
   readonly node: Overlay;
   readonly adaptor: Overlay;
+  /** Variables that a cloud's own library is to find: what was given as a flag. */
+  readonly env: Readonly<Record<string, string>>;
   /** For people, each a sentence. */
   readonly warnings: readonly string[];
 }
@@ -21,6 +24,8 @@ const UNITS: Readonly<Record<string, number>> = {
   m: 60_000,
   h: 3_600_000,
 };
+/** What Go takes for a boolean flag; as a variable everything but 1 and true is false. */
+const GO_BOOL = /^([01tTfF]|true|TRUE|True|false|FALSE|False)$/;
 const CLUSTER_BYTES = 63;
 
 /**
@@ -37,30 +42,24 @@ export function readStockSettings(
   const words = [...argv];
   const provider = words[0]?.startsWith("-") === false ? (words.shift() ?? "") : (env.CLOUD_PROVIDER ?? "");
   const table = [...COMMON_SETTINGS, ...(PROVIDER_SETTINGS[provider] ?? [])];
-  const flags = readFlags(words, table);
-  const node: Record<string, unknown> = { stock: {} };
-  const adaptor: Record<string, unknown> = {};
+  const flags = readFlags(words, table, provider);
+  const roots: Readonly<Record<string, Record<string, unknown>>> = { node: { stock: {} }, adaptor: {}, env: {} };
   const warnings: string[] = [];
   const useTemplate = isTrue(flags.get("use-lt")?.at(-1) ?? env.USE_PODVM_LAUNCHTEMPLATE ?? "");
   for (const setting of table) {
     const given = givenFor(setting, flags, env, warnings);
     if (given === undefined) continue;
-    const name = setting.flag === undefined ? setting.env : `${setting.flag} (${setting.env ?? "flag"})`;
     if (setting.to === undefined) {
-      if (
-        given !== false &&
-        setting.flag !== undefined &&
-        setting.flag !== "use-lt" &&
-        !String(setting.note).startsWith("default")
-      )
-        warnings.push(`${name} has no meaning here: ${setting.note}`);
+      // A switch that is off asks for nothing.
+      if (setting.does === undefined && given !== false)
+        warnings.push(`${nameOf(setting)} has no meaning here: ${setting.note}`);
       continue;
     }
     const value = translate(setting, given, useTemplate);
-    if (value === undefined) continue;
     const [where, path] = setting.to.split(":") as [string, string];
-    put(where === "node" ? node : adaptor, path.split("."), value);
+    if (value !== undefined) put(roots[where] ?? {}, path.split("."), value);
   }
+  const { node = {}, adaptor = {} } = roots;
   if (provider !== "") adaptor.provider = provider;
   const known = new Set(table.map((s) => s.env));
   const unknown = Object.keys(env).filter((name) => STOCK_PREFIXES.test(name) && !known.has(name) && env[name] !== "");
@@ -68,20 +67,27 @@ export function readStockSettings(
     warnings.push(
       `environment variables that are not known here are ignored: ${unknown.sort().join(", ")}; a provider's own settings belong into [providers.${provider || "<name>"}] of adaptor.toml`,
     );
-  return { node, adaptor, warnings };
+  return { node, adaptor, env: roots.env as Record<string, string>, warnings };
+}
+
+function nameOf({ flag, env }: StockSetting): string {
+  return flag === undefined ? (env ?? "") : `${flag} (${env ?? "flag"})`;
 }
 
 /** Go's forms: -x v, --x v, -x=v, and -x alone for booleans. */
-function readFlags(words: readonly string[], table: readonly StockSetting[]): Map<string, string[]> {
+function readFlags(words: readonly string[], table: readonly StockSetting[], provider: string): Map<string, string[]> {
   const flags = new Map<string, string[]>();
   for (let at = 0; at < words.length; at++) {
     const [, name, inline] = /^--?([a-z][a-z0-9-]*)(?:=([\s\S]*))?$/.exec(words[at] ?? "") ?? [];
     const setting = table.find((s) => s.flag === name);
     if (name === undefined || setting === undefined)
-      throw new Fault("invalid_argument", `${words[at]} is no flag of the stock adaptor that is known here`);
+      throw new Fault(
+        "invalid_argument",
+        `${words[at]} is no flag of the stock adaptor that is known here for provider "${provider}"`,
+      );
     const value = inline ?? (setting.type === "bool" ? "true" : words[++at]);
     if (value === undefined) throw new Fault("invalid_argument", `flag -${name} needs a value`);
-    if (convert(setting, value) === undefined)
+    if (convert(setting, value) === undefined || (setting.type === "bool" && !GO_BOOL.test(value)))
       throw new Fault("invalid_argument", `flag -${name} cannot be "${value}"`);
     flags.set(name, [...(flags.get(name) ?? []), value]);
   }
@@ -99,7 +105,7 @@ function givenFor(
   if (fromEnv === undefined && text !== undefined && text !== "")
     warnings.push(`${setting.env}="${text}" is not a valid ${setting.type}: it is ignored`);
   const said = (setting.flag === undefined ? undefined : flags.get(setting.flag)) ?? [];
-  const values = said.map((value) => convert(setting, value));
+  const values = said.map((value) => (setting.type === "bool" ? /^[1tT]/.test(value) : convert(setting, value)));
   if (setting.type === "list" && values.length > 0) return [fromEnv ?? [], ...values].flat();
   if (setting.type === "map" && values.length > 0) return Object.assign({}, fromEnv, ...values);
   return values.at(-1) ?? fromEnv;
@@ -148,8 +154,10 @@ function translate({ to }: StockSetting, value: unknown, useTemplate: boolean): 
     case "adaptor:limits.sandboxes":
       return Number(value) > 0 ? value : undefined; // negative: not advertised, which is no limit
     case "adaptor:providers.aws.rootDiskGiB":
+    case "adaptor:providers.azure.rootDiskGiB":
       return value === 0 ? undefined : value;
     case "adaptor:providers.aws.tee":
+    case "adaptor:providers.azure.tee":
       return value === true ? "none" : undefined;
     case "adaptor:providers.aws.launchTemplate.name":
       return useTemplate ? value : undefined;

@@ -1,16 +1,19 @@
-/** Where a setting of the stock adaptor goes: `node:` and `adaptor:` are keys of our two configurations. */
+/** One setting of the stock adaptor and what becomes of it. */
 export interface StockSetting {
   /** Command line flag. */
   readonly flag?: string;
   /** Environment variable. */
   readonly env?: string;
   readonly type: "text" | "int" | "bool" | "duration" | "list" | "map";
-  /** Absent: it has no meaning here, `note` says why. */
+  /** `node:` and `adaptor:` are keys of our two configurations, `env:` is a variable that a cloud's own library reads. */
   readonly to?: string;
+  /** In place of `to`: what it does here without being a key. Without both it has no meaning, which a warning says. */
+  readonly does?: string;
+  /** More about `to`; without a meaning why it has none. */
   readonly note?: string;
 }
 
-/** Source: wire contract §2.2, and of the provider §2.3. One row for each setting that is known. */
+/** Those that every provider has. Source: wire contract §2.2 */
 export const COMMON_SETTINGS: readonly StockSetting[] = [
   { flag: "socket", env: "REMOTE_HYPERVISOR_ENDPOINT", type: "text", to: "node:stock.socket" },
   { flag: "pods-dir", env: "PODS_DIR", type: "text", to: "node:stock.podsDir" },
@@ -47,54 +50,22 @@ export const COMMON_SETTINGS: readonly StockSetting[] = [
     note: "one adaptor per node: each one's VMs have a tag of their own",
   },
   { env: "CLOUD_PROVIDER", type: "text", to: "adaptor:provider" },
-  { env: "PROBE_PORT", type: "int", note: "default 8000; /startup is served on it when NODE_NAME is set" },
+  { env: "PROBE_PORT", type: "int", does: "/startup is served on it (default 8000) when NODE_NAME is set" },
   { env: "POD_UID", type: "text", note: "node capacity and its owner are not written here" },
   { env: "POD_NAMESPACE", type: "text", note: "nothing of ours lives in a namespace" },
   { env: "RUNTIMECLASS_NAME", type: "text", note: "the probe need not wait for pods: they outlive a restart" },
-  { env: "NOTIFY_SOCKET", type: "text", note: "systemd's; the unit's type is simple" },
+  { env: "NOTIFY_SOCKET", type: "text", note: "systemd is not told; the unit's Type must be simple" },
   { env: "ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN", type: "bool", note: "providers are folders of this program" },
   { env: "CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH", type: "text", note: "providers are folders of this program" },
   { env: "CLOUD_PROVIDER_EXTERNAL_PLUGIN_HASH", type: "text", note: "providers are folders of this program" },
 ];
 
-const SDK = "read by the cloud's own library";
-
-export const PROVIDER_SETTINGS: Readonly<Record<string, readonly StockSetting[]>> = {
-  aws: [
-    { env: "AWS_ACCESS_KEY_ID", type: "text", note: SDK },
-    { env: "AWS_SECRET_ACCESS_KEY", type: "text", note: SDK },
-    { env: "AWS_SESSION_TOKEN", type: "text", note: SDK },
-    { env: "AWS_ROLE_ARN", type: "text", note: SDK },
-    { env: "AWS_WEB_IDENTITY_TOKEN_FILE", type: "text", note: SDK },
-    { flag: "aws-region", env: "AWS_REGION", type: "text", to: "adaptor:providers.aws.region" },
-    { flag: "instance-type", env: "PODVM_INSTANCE_TYPE", type: "text", to: "adaptor:providers.aws.instanceType" },
-    { flag: "instance-types", env: "PODVM_INSTANCE_TYPES", type: "list", to: "adaptor:providers.aws.instanceTypes" },
-    { flag: "imageid", env: "PODVM_AMI_ID", type: "text", to: "adaptor:providers.aws.imageId" },
-    { flag: "subnetid", env: "AWS_SUBNET_ID", type: "list", to: "adaptor:providers.aws.subnets" },
-    { flag: "securitygroupids", env: "AWS_SG_IDS", type: "list", to: "adaptor:providers.aws.securityGroups" },
-    { flag: "keyname", env: "SSH_KP_NAME", type: "text", to: "adaptor:providers.aws.keyName" },
-    {
-      ...{ flag: "use-lt", env: "USE_PODVM_LAUNCHTEMPLATE", type: "bool" },
-      note: "providers.aws.launchTemplate is set with it",
-    },
-    {
-      ...{ flag: "aws-lt-name", env: "PODVM_LAUNCHTEMPLATE_NAME", type: "text" },
-      to: "adaptor:providers.aws.launchTemplate.name",
-      note: "with use-lt only",
-    },
-    { flag: "use-public-ip", env: "USE_PUBLIC_IP", type: "bool", to: "adaptor:providers.aws.publicIp" },
-    {
-      flag: "root-volume-size",
-      env: "ROOT_VOLUME_SIZE",
-      type: "int",
-      to: "adaptor:providers.aws.rootDiskGiB",
-      note: "0 keeps the image's",
-    },
-    { flag: "disable-cvm", env: "DISABLECVM", type: "bool", to: "adaptor:providers.aws.tee", note: 'true is "none"' },
-    { flag: "tags", env: "TAGS", type: "map", to: "adaptor:providers.aws.tags" },
-  ],
-};
-
 /** Variables that begin so are meant for the stock adaptor: one that no row has is named in a warning. */
-export const STOCK_PREFIXES =
-  /^(PODVM_|AWS_(SUBNET|SG|LT)|AZURE_|GCP_|IBMCLOUD_(PROVIDER|CONFIG)|POWERVS_|LIBVIRT_|ALIBABACLOUD_|ALIBABA_CLOUD_|TLS_|VXLAN_|PEERPODS_|POOL_|VM_POOL_|SSH_|EXTERNAL_|ENABLE_|CLOUD_|DISABLE|USE_PUBLIC)/;
+export const STOCK_PREFIXES = new RegExp(
+  `^(${[
+    "PODVM_|AWS_(SUBNET|SG|LT)|AZURE_|GCP_|IBMCLOUD_|POWERVS_|LIBVIRT_|ALIBABACLOUD_|ALIBABA_CLOUD_|VSWITCH_",
+    "TLS_|CACERT_|CERT_(FILE|KEY)|VXLAN_|TUNNEL_|PROXY_TIME|FORWARDER_|REMOTE_HYPERVISOR_|PODS_|POD_SUBNET|INITDATA",
+    "PEERPODS_|POOL_|VM_POOL_|SSH_(USER|KP|PUB|PRIV|TIME|HOST_KEY)|EXTERNAL_NETWORK|ENABLE_|CLOUD_(PROV|CONFIG)",
+    "DISABLECVM|USE_(PUBLIC|PODVM)|ROOT_VOLUME",
+  ].join("|")})`,
+);

@@ -33,11 +33,12 @@ export async function runStock(argv: readonly string[], call: Call): Promise<voi
   }
 }
 
-/** What flags and environment say; warnings go to the log. @throws Fault invalid_argument */
+/** What flags and environment say; warnings go to the log, and what a cloud's library is to find into the environment. @throws Fault invalid_argument */
 export function readSettings(argv: readonly string[]): StockSettings {
   const settings = readStockSettings(argv, process.env);
   const log = createLogger("stock");
   for (const warning of settings.warnings) log.warn({ warning }, "setting of the stock adaptor");
+  Object.assign(process.env, settings.env);
   return settings;
 }
 

@@ -13,6 +13,7 @@ interface Machine {
 
 /** Provider zero whose instances are stock forwarders in this process, behind a network that can break. */
 export class ForwarderProvider extends ZeroProvider {
+  secondInterface = false;
   readonly machines = new Map<InstanceId, Machine>();
   readonly specs: InstanceSpec[] = [];
   /** What the images have of their own. */

@@ -3,6 +3,7 @@ import { parseInstanceId, type SandboxId } from "../../src/base/ids.ts";
 import type {
   GuestIdentity,
   Hypervisor,
+  ReadyFacts,
   StockIdentity,
   VmAddress,
   VmLoss,
@@ -16,6 +17,7 @@ export class FakeHypervisor implements Hypervisor {
   readonly requests: VmRequest[] = [];
   readonly started: SandboxId[] = [];
   readonly ready: SandboxId[] = [];
+  readonly readyFacts: (ReadyFacts | undefined)[] = [];
   /** In the order in which they were stopped. */
   readonly stopped: { id: SandboxId; reason: string }[] = [];
   beforeCreate: (request: VmRequest, call: Call) => Promise<void> = async () => {};
@@ -52,8 +54,9 @@ export class FakeHypervisor implements Hypervisor {
     };
   }
 
-  async reportReady(id: SandboxId): Promise<void> {
+  async reportReady(id: SandboxId, _call: Call, facts?: ReadyFacts): Promise<void> {
     this.ready.push(id);
+    this.readyFacts.push(facts);
   }
 
   async stopVm(id: SandboxId, reason: string, call: Call): Promise<void> {

@@ -20,6 +20,8 @@ export class FakePodNetwork implements PodNetwork {
   /** In the order in which they came. */
   readonly calls: string[] = [];
   readonly taken = new Set<string>();
+  /** Of the plans that it makes. */
+  tunnel: PodNetworkPlan["tunnel"] = { kind: "vxlan", port: 4789, workerAddress: "192.0.2.9", vnis: [7] };
   beforeInspect: () => Promise<void> = async () => {};
   beforeDetach: () => Promise<void> = async () => {};
 
@@ -38,7 +40,7 @@ export class FakePodNetwork implements PodNetwork {
 
   async plan(_target: PodNetworkTarget, found: PodNetns, [remote]: readonly string[]): Promise<PodNetworkPlan> {
     this.calls.push(`plan to ${remote}`);
-    return { version: 1, tunnel: { kind: "vxlan", port: 4789, workerAddress: "192.0.2.9", vnis: [7] }, ...found };
+    return { version: 1, tunnel: this.tunnel, ...found };
   }
 
   async attach(
@@ -48,7 +50,11 @@ export class FakePodNetwork implements PodNetwork {
   ): Promise<PodNetworkPlan> {
     this.calls.push(`attach ${netnsPath} to ${remote}`);
     this.taken.add(sandboxId);
-    return { version: 1, tunnel: { kind: "vxlan", port: 4789, workerAddress: "192.0.2.9", vnis: [7] }, ...found };
+    return { version: 1, tunnel: this.tunnel, ...found };
+  }
+
+  async complete({ netnsPath }: PodNetworkTarget, guestKey: string): Promise<void> {
+    this.calls.push(`complete ${netnsPath} with ${guestKey}`);
   }
 
   async detach({ netnsPath }: PodNetworkTarget): Promise<void> {

@@ -33,6 +33,8 @@ export const GUEST_FACTS: GuestFacts = {
 /** A relay in memory: every guest is a FakeAgent, trees are looked at and forgotten, stdio carries nothing. */
 export class FakeRelay implements Relay {
   readonly agents = new Map<SandboxId, FakeAgent>();
+  /** Of the guests that are connected from now on. */
+  guestFacts = GUEST_FACTS;
   readonly guestSpecs: GuestSpec[] = [];
   readonly trees: { sandboxId: SandboxId; tree: TreeSpec; entries: string[] }[] = [];
   readonly stdio = new Map<string, StdioSpec>();
@@ -97,7 +99,7 @@ export class FakeRelay implements Relay {
     spec.onStage?.("agent");
     this.agents.set(spec.sandboxId, this.newAgent());
     this.#lost.set(spec.sandboxId, deferred());
-    return GUEST_FACTS;
+    return this.guestFacts;
   }
 
   guest(id: SandboxId): UnaryCaller {

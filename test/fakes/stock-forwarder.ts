@@ -10,6 +10,8 @@ export interface ForwarderOptions {
   /** Baked into the image, when user-data has none. */
   readonly image?: { readonly certificatePem: string; readonly keyPem: string; readonly caPem: string };
   readonly port?: number;
+  /** Newest TLS that it speaks. */
+  readonly maxVersion?: "TLSv1.2";
 }
 
 interface ApfJson {
@@ -53,6 +55,7 @@ export class StockForwarder {
     const ca = this.apf["tls-client-ca"] ?? image?.caPem;
     this.#server = createServer({
       ...{ key, cert, minVersion: this.apf["tls-min-version"] === "VersionTLS13" ? "TLSv1.3" : "TLSv1.2" },
+      ...(options.maxVersion === undefined ? {} : { maxVersion: options.maxVersion }),
       ...(ca === undefined ? {} : { ca, requestCert: true, rejectUnauthorized: true }),
     });
     for (const { name } of Object.values(AgentServiceDefinition.methods))
@@ -65,6 +68,7 @@ export class StockForwarder {
     this.#ttrpc.addHandler(HealthDefinition.fullName, "Version", (p, call) => this.#answer("Version", p, call));
     this.#server.on("secureConnection", (socket) => {
       this.#sockets.add(socket);
+      this.sessions.push(`${socket.getProtocol()} ${socket.getCipher().standardName}`);
       socket.once("close", () => this.#sockets.delete(socket));
       socket.on("error", () => undefined); // tests cut connections
       this.#ttrpc.accept(socket);
@@ -87,6 +91,9 @@ export class StockForwarder {
   get connections(): number {
     return this.#sockets.size;
   }
+
+  /** Protocol and cipher suite (IANA) of each connection, in their order. */
+  readonly sessions: string[] = [];
 
   /** The newest request of a method. */
   last(method: string): Buffer | undefined {

@@ -67,7 +67,14 @@ describe("a VM with the stock image", () => {
   });
 
   it("without a second interface is not promised an external network", async () => {
-    await assert.rejects(StockWorld.open({ externalNetworkViaVm: true }), /externalNetworkViaVm needs a provider/);
+    await using world = await StockWorld.open({ externalNetworkViaVm: true });
+    const refused = await world.goCall("CreateVM", createVm(newShimId()));
+    assert.equal(refused.code, 9);
+    assert.match(refused.message, /second interface of their VM, and provider zero gives it none/);
+    assert.equal(world.provider.created, 0);
+    world.provider.secondInterface = true;
+    await run(world);
+    assert.equal(world.provider.only.forwarder.apf["pod-network"]?.["external-net-via-pod-vm"], true);
   });
 
   it("is not even reserved for an initdata with which it would hang", async () => {
@@ -78,6 +85,20 @@ describe("a VM with the stock image", () => {
     assert.match(reply.message, /\[data\] has no "aa\.toml"/);
     assert.equal(world.provider.created, 0);
     await world.until("nothing is left", () => world.network.taken.size === 0);
+  });
+
+  it("is not promised by a node whose own initdata would let it hang", async () => {
+    const initdata = gzipSync(TOML.replace(/"aa.toml".*\n/, "")).toString("base64");
+    await assert.rejects(StockWorld.open({ initdata }), /\[data\] has no "aa\.toml"/);
+    await assert.rejects(StockWorld.open({ initdata: TOML }), /not base64 of gzip/);
+  });
+
+  it("has the scratch marker when the node's configuration says so, and only then", async () => {
+    for (const scratchSpace of [false, true]) {
+      await using world = await StockWorld.open({ scratchSpace });
+      await run(world);
+      assert.equal(world.provider.only.forwarder.files.has("/run/peerpod/scratch-space.marker"), scratchSpace);
+    }
   });
 
   it("has the same user-data when its create call goes out twice", async () => {
@@ -170,14 +191,34 @@ describe("the TLS profile", () => {
   it("is told to the forwarder and kept by the node", async () => {
     await using world = await StockWorld.open({ tls: { minVersion: "VersionTLS13" } });
     await run(world);
-    assert.equal(world.provider.only.forwarder.apf["tls-min-version"], "VersionTLS13");
+    const { forwarder } = world.provider.only;
+    assert.equal(forwarder.apf["tls-min-version"], "VersionTLS13");
+    assert.match(forwarder.sessions[0] ?? "", /^TLSv1\.3 /);
+  });
+
+  it("is asked of a VM whatever that was told: one that speaks less is not spoken to", async () => {
+    await using world = await StockWorld.open({ tls: { minVersion: "VersionTLS13" }, connectTimeoutMs: 3000 });
+    const create = world.provider.createInstance.bind(world.provider);
+    world.provider.createInstance = (spec, call) => {
+      const document = Buffer.from(spec.userData).toString().replace('"tls-min-version"', '"other"');
+      return create({ ...spec, userData: Buffer.from(document) }, call);
+    };
+    world.provider.image = { maxVersion: "TLSv1.2" };
+    const id = newShimId();
+    await world.goCall("CreateVM", createVm(id));
+    const refused = await world.goCall("StartVM", startVm(id));
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.message, /cannot reach the agent/);
   });
 
   it("with cipher suites goes for TLS 1.2, by their IANA names", async () => {
     const suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
     await using world = await StockWorld.open({ tls: { cipherSuites: [suite] } });
+    world.provider.image = { maxVersion: "TLSv1.2" };
     await run(world);
-    assert.deepEqual(world.provider.only.forwarder.apf["tls-cipher-suites"], [suite]);
+    const { forwarder } = world.provider.only;
+    assert.deepEqual(forwarder.apf["tls-cipher-suites"], [suite]);
+    assert.equal(forwarder.sessions[0], `TLSv1.2 ${suite}`);
     await assert.rejects(StockWorld.open({ tls: { cipherSuites: ["TLS_MADE_UP"] } }), /TLS_MADE_UP/);
     await assert.rejects(StockWorld.open({ tls: { minVersion: "VersionTLS13", cipherSuites: [suite] } }), /TLS 1\.3/);
   });
