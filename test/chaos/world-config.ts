@@ -59,20 +59,20 @@ export function writeAdaptorConfig(place: AdaptorPlace, cloud: Cloud, redis: Red
 
 /** @returns the file's path */
 export function writeNodeConfig(folder: string, options: { readonly realVms: boolean }): string {
-  // A real VM boots for seconds, and for many on a busy machine, where it also is silent for seconds.
+  // A real VM boots for seconds, and for many on a busy machine, where anything is silent for seconds.
   const slow = options.realVms;
   const config = {
     runDir: join(folder, "run"),
     stateDir: join(folder, "state", "node"),
     keepAliveMs: 300,
-    keepAliveDeadlineMs: slow ? 10_000 : 2_000,
+    keepAliveDeadlineMs: slow ? 10_000 : 4_000,
     podNetwork: { bypassConntrack: false },
     remote: { patienceMs: 30_000 },
     shim: {
       // Longer than a case waits: who relies on it to end a start has let it hang.
       startVmTimeoutMs: 400_000,
       connectTimeoutMs: slow ? 90_000 : 15_000,
-      guestLostAfterMs: slow ? 20_000 : 4_000,
+      guestLostAfterMs: slow ? 20_000 : 8_000,
     },
   };
   const path = join(folder, "node.toml");

@@ -15,6 +15,7 @@ import { ContainerdStandIn, DOOR } from "./containerd-stand-in.ts";
 import { DaemonProcess } from "./daemon-process.ts";
 import type { GuestPool } from "./guests.ts";
 import { RedisPlace } from "./redis-place.ts";
+import { watchStalls } from "./stalls.ts";
 import { Timeline } from "./timeline.ts";
 import {
   type AdaptorPlace,
@@ -84,7 +85,10 @@ export class World implements AsyncDisposable {
   readonly adaptors: readonly WorldAdaptor[];
   readonly node: DaemonProcess;
   readonly containerd: ContainerdStandIn;
+  /** For how long this process did not get to run since the world began, all stalls together. */
+  stalledMs = 0;
   readonly #runDir: string;
+  readonly #endWatch: () => void;
   #balancer: Balancer | undefined;
 
   private constructor(parts: {
@@ -105,6 +109,10 @@ export class World implements AsyncDisposable {
     this.redis = redis;
     this.containerd = parts.containerd;
     this.#runDir = join(folder, "run");
+    this.#endWatch = watchStalls((ms) => {
+      this.stalledMs += ms;
+      this.timeline.note(`the machine stood still for ${Math.round(ms)} ms`);
+    });
     const shared = {
       env: { ...process.env, ...cloud.env, KATA_REMOTE_RUN_DIR: this.#runDir, KATA_REMOTE_SUPERVISED: "1" },
       onEnd: (how: string) => this.timeline.note(how),
@@ -158,6 +166,7 @@ export class World implements AsyncDisposable {
     parts.defer(() => containerd.close());
     const kind = { store, cloud: options.cloud, adaptors };
     const world = new World({ folder, timeline, kind, cloud, redis, containerd, programs: options });
+    parts.defer(() => world.#endWatch());
     parts.defer(() => world.#killAll());
     parts.defer(() => world.#balancer?.[Symbol.asyncDispose]());
     await Promise.all([world.#startAdaptors(), world.node.start()]);
@@ -283,6 +292,7 @@ export class World implements AsyncDisposable {
 
   /** Ends everything; the folder with the logs stays only when it is asked for. */
   async close(keep: boolean): Promise<void> {
+    this.#endWatch();
     await this.containerd.close();
     await this.#balancer?.[Symbol.asyncDispose]();
     await this.#killAll();
@@ -306,7 +316,8 @@ export class World implements AsyncDisposable {
 
   async #killAll(): Promise<void> {
     for (const { pid } of processesOf(this.folder)) signal(pid, "SIGKILL");
-    await until("killed processes to end", 10_000, () => processesOf(this.folder).length === 0);
+    // SIGKILL is not the end yet: what a busy host has no CPU for cannot end either.
+    await until("killed processes to end", 60_000, () => processesOf(this.folder).length === 0);
   }
 
   /** The first one makes the CA, of which the second one has a copy. */
