@@ -10,6 +10,7 @@ import { compareWithGoals, goalTable } from "./goals.ts";
 import { launcherFigures } from "./launcher.ts";
 import { machineFacts } from "./machine.ts";
 import { nodeMemoryFigures } from "./node-memory.ts";
+import { podNetworkFigures } from "./pod-network.ts";
 import { podStartFigures } from "./pod-start.ts";
 import { relayFigures } from "./relay-process.ts";
 import { ttrpcFigures } from "./ttrpc-figures.ts";
@@ -26,6 +27,7 @@ const GROUPS = {
   volumes: { title: "following ConfigMaps, Secrets and tokens of 100 pods", measure: volumeFigures },
   "cloud-calls": { title: "requests to the cloud for one pod, counted at endpoints", measure: cloudCallFigures },
   start: { title: "pod start in a real VM", measure: podStartFigures },
+  "pod-network": { title: "the pod's network: between namespaces, and into real VMs", measure: podNetworkFigures },
   memory: { title: "memory of node daemon and relay process", measure: nodeMemoryFigures },
 } as const;
 type GroupName = keyof typeof GROUPS;

@@ -6,7 +6,7 @@ import { ControlDefinition, type SandboxStatus } from "../../src/gen/kataremote/
 import { createClient, TtrpcClient } from "../../src/ttrpc/index.ts";
 import { Containerd, RUNTIME } from "../e2e/harness/containerd.ts";
 import { BUSYBOX, CACHE, ociArchives, VM_IMAGE } from "../e2e/harness/images.ts";
-import { type Installation, install } from "../e2e/harness/installation.ts";
+import { type Installation, type InstallationOptions, install } from "../e2e/harness/installation.ts";
 import { isAlive, processesOf, signal, until } from "../e2e/harness/processes.ts";
 import { must, type RunOptions, start } from "../e2e/harness/run-command.ts";
 import type { BenchScope } from "./bench-scope.ts";
@@ -18,6 +18,8 @@ export interface PodWorldOptions {
   readonly name: string;
   /** Added to the adaptor's configuration, TOML. */
   readonly adaptor?: string;
+  /** How pods and VMs are connected. */
+  readonly installation?: Pick<InstallationOptions, "network" | "podNetwork" | "shim">;
 }
 
 /**
@@ -38,7 +40,7 @@ export class PodWorld implements AsyncDisposable {
     this.#bin = bin;
     this.folder = join(scope.folder, options.name);
     mkdirSync(this.folder, { recursive: true });
-    this.installation = install({ folder: this.folder, hypervisor: "remote" });
+    this.installation = install({ folder: this.folder, hypervisor: "remote", ...options.installation });
     this.env = { ...this.installation.env, PATH: `${bin}${delimiter}${process.env.PATH ?? ""}` };
     for (const path of [this.installation.nodeConfig, this.installation.adaptorConfig]) {
       writeFileSync(path, readFileSync(path, "utf8").replaceAll(VM_IMAGE, vmImage(scope)));
@@ -63,7 +65,7 @@ export class PodWorld implements AsyncDisposable {
     return this.#containerd;
   }
 
-  /** Builds the pod VM image, starts containerd and imports busybox. */
+  /** Builds the pod VM image, starts containerd and imports busybox, and what its CRI makes pods of. */
   async startContainerd(): Promise<void> {
     const scope = this.#scope;
     if (!existsSync(vmImage(scope))) {
@@ -76,7 +78,9 @@ export class PodWorld implements AsyncDisposable {
     const containerd = await Containerd.start({ folder, env: this.env });
     this.#containerd = containerd;
     this.#owned.defer(() => containerd.close());
-    for (const archive of await ociArchives(["busybox"])) await containerd.ctr(["images", "import", archive]);
+    for (const archive of await ociArchives(["busybox", "pause"])) {
+      for (const namespace of ["default", "k8s.io"]) await containerd.ctr(["images", "import", archive], { namespace });
+    }
     scope.call.signal.throwIfAborted();
   }
 

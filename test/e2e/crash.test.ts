@@ -71,7 +71,7 @@ describe("when something dies", () => {
       assert.deepEqual({ stdout, code, stderr }, { stdout: "on\n", code: 0, stderr: "" });
       // containerd itself waits 2 s for a state and says UNKNOWN then.
       for (const id of ["a", "b"])
-        await until(`${id} to run`, 10_000, async () => (await world.containerd.taskStatus(id)) === "RUNNING");
+        await until(`${id} to run`, 60_000, async () => (await world.containerd.taskStatus(id)) === "RUNNING");
       assert.notEqual(world.daemonPid(), daemon);
       assert.equal(world.relayPid(), relay);
     }
@@ -153,7 +153,7 @@ describe("when something dies", () => {
   it("the VM: the exits are known, the pod can be removed, the next works", async () => {
     await startPod("doomed");
     const exec = world.containerd.startCtr(["task", "exec", "--exec-id", "long", "doomed", "sleep", "1000"]);
-    await until("the exec to run", 20_000, async () =>
+    await until("the exec to run", 60_000, async () =>
       (await world.containerd.tryCtr(["task", "exec", "--exec-id", `ps${Date.now()}`, "doomed", "ps"])).stdout.includes(
         "sleep 1000",
       ),
@@ -161,7 +161,7 @@ describe("when something dies", () => {
     const [vm] = world.vms();
     assert.ok(vm !== undefined);
     signal(vm.pid, "SIGKILL");
-    await until("the VM to end", 10_000, () => !isAlive(vm.pid));
+    await until("the VM to end", 60_000, () => !isAlive(vm.pid));
     assert.notEqual((await exec.done).code, 0);
     await until(
       "the exit to be known",
@@ -179,7 +179,7 @@ describe("when something dies", () => {
     await world.untilNoVm();
     await until(
       "the pod's files to go",
-      20_000,
+      60_000,
       () => readdirSync(world.installation.runDir, { recursive: true }).length < during,
     );
   });

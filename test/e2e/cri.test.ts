@@ -38,7 +38,7 @@ describe("the CRI plugin, as a kubelet drives it", () => {
     });
     const client = await cri.startContainer(pod, { name: "client", image: BUSYBOX, command: ["sleep", "1000"] });
     assert.equal(world.vms().length, 1);
-    const got = await until("the server to answer", 20_000, async () => {
+    const got = await until("the server to answer", 60_000, async () => {
       const answer = await cri.execSync(client, ["wget", "-q", "-O", "-", "http://127.0.0.1:8080/index.html"]);
       return answer.exitCode === 0 ? answer.stdout : undefined;
     });
@@ -62,9 +62,9 @@ describe("the CRI plugin, as a kubelet drives it", () => {
   it("writes the container's log", async () => {
     const command = ["sh", "-c", "echo first; echo second >&2; exit 4"];
     const id = await cri.startContainer(pod, { name: "talks", image: BUSYBOX, command });
-    assert.equal(await until("its end", 20_000, () => cri.exitCode(id)), 4);
+    assert.equal(await until("its end", 60_000, () => cri.exitCode(id)), 4);
     // containerd writes it from two pipes, beside telling of the end.
-    const lines = await until("both lines in the log", 20_000, () => {
+    const lines = await until("both lines in the log", 60_000, () => {
       const all = readFileSync(cri.logPath("talks"), "utf8").trim().split("\n");
       return all.length === 2 && all;
     });

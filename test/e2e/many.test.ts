@@ -24,7 +24,7 @@ describe("many", () => {
       const expected = i % 256;
       const command = ["sh", "-c", `echo run ${i}; exit ${expected}`];
       const id = await cri.startContainer(pod, { name: `c${i}`, image: BUSYBOX, command });
-      const code = await until(`container ${i} to end`, 30_000, async () => {
+      const code = await until(`container ${i} to end`, 60_000, async () => {
         const exit = await cri.exitCode(id);
         return exit === undefined ? undefined : { exit };
       });

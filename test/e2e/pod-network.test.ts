@@ -46,7 +46,7 @@ describe("a pod's network, as the CNI made it", () => {
   }
 
   const answered = (url: string): Promise<string> =>
-    until(`an answer of ${url}`, 20_000, async () => {
+    until(`an answer of ${url}`, 60_000, async () => {
       const response = await fetch(url, { signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
       return response === undefined ? undefined : await response.text();
     });
@@ -84,7 +84,7 @@ describe("a pod's network, as the CNI made it", () => {
     await cri.removePod(a);
     await cri.removePod(b);
     await world.untilNoVm();
-    await until("the links to be gone", 20_000, async () => (await vmLinks()).length === 0);
+    await until("the links to be gone", 60_000, async () => (await vmLinks()).length === 0);
     assert.deepEqual(world.leftovers(), []);
     const taken = readFileSync(join(world.folder, "state", "node", "vnis.json"), "utf8");
     assert.deepEqual((JSON.parse(taken) as { taken: object }).taken, {});

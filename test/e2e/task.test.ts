@@ -99,16 +99,16 @@ describe("a running task", () => {
       "-c",
       "while :; do date +%s; sleep 1; done",
     ]);
-    await until("the exec to write", 20_000, () => busy.output() !== "");
+    await until("the exec to write", 60_000, () => busy.output() !== "");
     await containerd.ctr(["task", "pause", "box"]);
     assert.equal(await containerd.taskStatus("box"), "PAUSED");
     const before = busy.output();
-    await until("a pause of 3 s", 10_000, pauseOf(3000));
+    await until("a pause of 3 s", 60_000, pauseOf(3000));
     assert.ok(busy.output().length - before.length <= 11, "at most the line that was under way");
     await containerd.ctr(["task", "resume", "box"]);
     assert.equal(await containerd.taskStatus("box"), "RUNNING");
     const paused = busy.output().length;
-    await until("the exec to go on", 20_000, () => busy.output().length > paused);
+    await until("the exec to go on", 60_000, () => busy.output().length > paused);
     await containerd.ctr(["task", "kill", "--exec-id", "busy", "-s", "SIGKILL", "box"]);
     assert.equal((await busy.done).code, 137);
   });

@@ -40,7 +40,7 @@ describe("a container with a terminal", () => {
     assert.ok(existsSync(ttyFile));
     await must("stty", ["-F", readFileSync(ttyFile, "utf8").trim(), "rows", "52", "cols", "133"]);
     // The new size travels on its own; ask until it is there.
-    await until("the new size", 20_000, () => {
+    await until("the new size", 60_000, () => {
       keys.write("stty size\n");
       return /\b52 133\b/.test(terminal.output());
     });

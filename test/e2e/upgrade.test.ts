@@ -24,7 +24,7 @@ describe("a node daemon that a service manager holds", () => {
     const relay = world.relayPid();
     assert.ok(daemon !== undefined && relay !== undefined);
     signal(daemon, "SIGTERM");
-    await until("the daemon to end", 20_000, () => !isAlive(daemon));
+    await until("the daemon to end", 60_000, () => !isAlive(daemon));
     const waiting = world.containerd.startCtr(["task", "exec", "--exec-id", "e1", "a", "echo", "on"]);
     // Nobody but the manager starts it again: here the next pod's launcher is that.
     await startPod("b");
