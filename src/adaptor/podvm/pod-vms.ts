@@ -18,6 +18,7 @@ import { StartNews } from "./start-news.ts";
 import { progressOf, type StartProgress, waitingOf } from "./start-progress.ts";
 import type { StockGuestIdentity } from "./stock-request.ts";
 import { recordToStop, syncNode } from "./sync-node.ts";
+import { NEVER_READY } from "./tell-console.ts";
 
 const ENDING: ReadonlySet<SandboxRecord["phase"]> = new Set(["stopping", "gone"]);
 
@@ -290,15 +291,17 @@ export class PodVms implements PodVmService {
   async stop(id: SandboxId, reason: string): Promise<void> {
     const { store, queue, log } = this.#deps;
     let needed = false;
+    let unready = false;
     const record = await amend(store.sandboxes, id, (current) => {
       needed = current.intent !== undefined;
+      unready = current.phase === "creating" || current.phase === "booting";
       if (current.phase === "gone" || (current.phase === "stopping" && needed)) return undefined;
       if (current.phase === "stopping") return { phase: "gone" };
       return { phase: needed ? "stopping" : "gone", stopReason: reason };
     });
     if (record === undefined || !needed) return;
     // Were the adaptor to end right here, the record alone would have the reconciler submit it.
-    await queue.submit({ kind: "stop-vm", subject: id, input: { reason } });
+    await queue.submit({ kind: "stop-vm", subject: id, input: { reason, ...(unready ? NEVER_READY : {}) } });
     log.info({ sandbox: id, instance: record.instance?.id, reason }, "sandbox is being stopped");
     const starting = await store.operations.list({ subject: id, kind: "start-vm", states: ["queued", "running"] });
     for (const operation of starting) await queue.cancel(operation.id, `the sandbox is being stopped: ${reason}`);

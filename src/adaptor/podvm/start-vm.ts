@@ -10,6 +10,7 @@ import { amend } from "./amend.ts";
 import { deleteUntilGone, POLL_BASE_MS, POLL_MAX_MS } from "./delete-until-gone.ts";
 import type { PodVmDeps } from "./deps.ts";
 import { specOf } from "./instance-spec.ts";
+import { NEVER_READY } from "./tell-console.ts";
 
 /** A cloud that does not take volumes back in this time is not waited for, ms. */
 const DETACH_MS = 15_000;
@@ -126,7 +127,7 @@ async function giveUp(deps: PodVmDeps, id: SandboxId, fault: Fault): Promise<voi
     amend(deps.store.sandboxes, id, ({ phase }) =>
       phase === "creating" || phase === "booting" ? { phase: "failed", lastFault } : undefined,
     ),
-    deps.queue.submit({ kind: "stop-vm", subject: id, input: { reason: "its start failed" } }),
+    deps.queue.submit({ kind: "stop-vm", subject: id, input: { reason: "its start failed", ...NEVER_READY } }),
   ]);
 }
 

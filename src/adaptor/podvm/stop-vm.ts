@@ -5,11 +5,14 @@ import { deleteUntilGone } from "./delete-until-gone.ts";
 import type { PodVmDeps } from "./deps.ts";
 import { readOwners } from "./ownership.ts";
 import { START_STEPS } from "./start-vm.ts";
+import { tellConsole } from "./tell-console.ts";
 
 /** Handler of `stop-vm`: undoes the steps of the start, last first, whichever of them had been taken. */
 export function stopVmHandler(deps: PodVmDeps): OperationHandler {
   return async (operation, attempt) => {
     const id = operation.subject as SandboxId;
+    const before = await deps.store.sandboxes.get(id);
+    if (before !== undefined) await tellConsole(deps, operation, before, attempt);
     for (const step of START_STEPS.toReversed()) {
       await attempt.fence();
       const record = await deps.store.sandboxes.get(id);

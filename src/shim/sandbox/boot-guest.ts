@@ -147,7 +147,7 @@ async function connect(
   const bounded = withDeadline(config.connectTimeoutMs, call);
   let reached = "address";
   const what = (): string =>
-    `reach the agent of pod VM ${address.instanceId} at ${address.addresses.join(", ")} port ${address.port} (last stage: ${reached}; see: kata-remote console ${record.sandboxId})`;
+    `reach the agent of pod VM ${address.instanceId} at ${address.addresses.join(", ")} port ${address.port} (last stage: ${reached}; see: kata-remote console ${record.sandboxId}; once the VM is gone: the log of the adaptor)`;
   return await stage(what, async () => {
     const identity = await hypervisor.clientIdentity(bounded);
     return await relay.connectGuest(
