@@ -96,7 +96,7 @@ while [ $n -lt 500 ]; do
       $b ip link set $i up
       [ -z "$gateway" ] || $b ip route replace default via $gateway dev $i
       # The pod network needs it, in a moment.
-      exec $b modprobe vxlan
+      exec $b modprobe -a vxlan macvlan
     fi
     $b ifconfig $i up
     exec $b udhcpc -f -i $i -s /opt/kata-remote/lease -t 5 -T 1 -A 1 -O mtu

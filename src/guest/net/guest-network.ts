@@ -59,7 +59,7 @@ export class GuestNetwork {
     const plan = parsePlan(parseJson(json), "pod network plan");
     if (this.#unfinished !== undefined) {
       const removal = removalBatches(this.#unfinished);
-      await run("pod", removal.pod, true);
+      if (removal.root !== "") await run("root", removal.root, true);
       if (removal.tunnel !== "") await run("tunnel", removal.tunnel, true);
     }
     const { tunnel } = plan;

@@ -15,6 +15,11 @@ function temporaryName(index: number): string {
   return `kr-pod${index}`;
 }
 
+/** The tunnel's device, below the pod's interface. */
+function tunnelName(vni: number | undefined): string {
+  return `kr-vx${vni}`;
+}
+
 /** The WireGuard link, in a namespace of its own: VXLAN's socket is in there, where nothing comes but what it decrypted. */
 export const WIREGUARD_LINK = "kr-wg0";
 
@@ -24,16 +29,20 @@ export interface PlanNamespaces {
 }
 
 /**
- * What makes a plan real. Addresses bring no routes of their own (noprefixroute), since the plan has all of them, and need
+ * What makes a plan real. The pod's interface is a macvlan on the VXLAN device, which stays outside of the pod: its containers
+ * cannot redirect it, and it has an address of its own. A frame from the pod's own address is none of its echoes then: where
+ * bridge-nf-call-iptables is on, a Service that leads a pod to itself sends one. Source: vxlan_set_mac in Linux. Addresses bring no routes of their own (noprefixroute), since the plan has all of them, and need
  * no duplicate detection: the CNI gave them out. The plan has been checked: nothing in it can end a word or a line.
  */
 export function ipBatches(plan: PodNetworkPlan, namespaces: PlanNamespaces): IpBatches {
   const { port, workerAddress, vnis } = plan.tunnel;
-  const vxlan = plan.interfaces.map(
-    ({ mac, mtu }, index) =>
-      `link add name ${temporaryName(index)} netns ${namespaces.pod} address ${mac} mtu ${mtu}` +
+  const vxlan = plan.interfaces.flatMap(({ mac, mtu }, index) => [
+    `link add name ${tunnelName(vnis[index])} mtu ${mtu}` +
       ` type vxlan id ${vnis[index]} remote ${workerAddress} dstport ${port} nolearning`,
-  );
+    `link set dev ${tunnelName(vnis[index])} addrgenmode none up`,
+    `link add link ${tunnelName(vnis[index])} name ${temporaryName(index)} netns ${namespaces.pod} address ${mac} mtu ${mtu}` +
+      " type macvlan mode private",
+  ]);
   const links = plan.interfaces.flatMap(({ name, addresses }, index) => [
     `link set dev ${temporaryName(index)} name ${name} addrgenmode none`,
     ...addresses.map(({ address, prefixLength }) => addAddress(name, address, prefixLength)),
@@ -57,13 +66,11 @@ export function ipBatches(plan: PodNetworkPlan, namespaces: PlanNamespaces): IpB
   return { root: lines([root]), tunnel: lines([...link, ...vxlan]), pod };
 }
 
-/** Undoes them, as far as they came. */
-export function removalBatches(plan: PodNetworkPlan): Pick<IpBatches, "tunnel" | "pod"> {
-  const pod = plan.interfaces.flatMap(({ name }, index) => [
-    `link delete ${temporaryName(index)}`,
-    `link delete ${name}`,
-  ]);
-  return { pod: lines(pod), tunnel: plan.tunnel.kind === "vxlan" ? "" : lines([`link delete ${WIREGUARD_LINK}`]) };
+/** Undoes them, as far as they came: the pod's interfaces go with what they are on. */
+export function removalBatches(plan: PodNetworkPlan): Pick<IpBatches, "root" | "tunnel"> {
+  const vxlan = plan.tunnel.vnis.map((vni) => `link delete ${tunnelName(vni)}`);
+  if (plan.tunnel.kind === "vxlan") return { root: lines(vxlan), tunnel: "" };
+  return { root: "", tunnel: lines([...vxlan, `link delete ${WIREGUARD_LINK}`]) };
 }
 
 function addAddress(device: string, address: string, prefixLength: number): string {

@@ -62,7 +62,7 @@ export class Fabric implements AsyncDisposable {
       for (const name of ["fabric", "a", "b"])
         await fabric.#sysctl(name, ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
       for (const at of fabric.workers) {
-        await fabric.bridgeRules(at, true);
+        await fabric.#bridgeRules(at);
         await fabric.#translate(at.name);
       }
       await fabric.#serve(serviceAddress);
@@ -106,8 +106,8 @@ export class Fabric implements AsyncDisposable {
   }
 
   /** Whether what pods of one bridge send each other passes the Services' rules, as on most Kubernetes nodes. */
-  async bridgeRules(at: Worker, on: boolean): Promise<void> {
-    const families = ["iptables", "ip6tables"].map((name) => `net.bridge.bridge-nf-call-${name}=${on ? 1 : 0}`);
+  async #bridgeRules(at: Worker): Promise<void> {
+    const families = ["iptables", "ip6tables"].map((name) => `net.bridge.bridge-nf-call-${name}=1`);
     await this.#sysctl(at.name, families);
   }
 
