@@ -1,3 +1,5 @@
+import { POD_VM_ANNOTATIONS } from "../shim/index.ts";
+
 export interface StockKataOptions {
   /** "go" or "rust": which shim reads it. */
   readonly shim: "go" | "rust";
@@ -11,17 +13,8 @@ export interface StockKataOptions {
  */
 export function stockKataConfig({ shim, socket }: StockKataOptions): string {
   const rust = shim === "rust";
-  const annotations = [
-    "machine_type",
-    "default_memory",
-    "default_vcpus",
-    "image",
-    "default_gpus",
-    "gpu_model",
-    "cc_init_data",
-  ];
   // The Go template's list has gpu_model, by which default_gpu_model cannot be set; both names are allowed here.
-  const enabled = [...annotations, "default_gpu_model"];
+  const enabled = [...POD_VM_ANNOTATIONS, "default_gpu_model"];
   const lines = [
     `# Kata's ${rust ? "Rust" : "Go"} shim with pod VMs made by kata-remote (kata-remote stock-config --shim ${shim}).`,
     "[hypervisor.remote]",

@@ -3,6 +3,17 @@ import { ImagesConfig } from "./images/index.ts";
 
 const seconds = 1_000;
 
+/** What Kata lets a pod say of its VM, of `io.katacontainers.config.hypervisor.*`. Source: reference §4.3 */
+export const POD_VM_ANNOTATIONS = [
+  "machine_type",
+  "default_memory",
+  "default_vcpus",
+  "image",
+  "default_gpus",
+  "gpu_model",
+  "cc_init_data",
+] as const;
+
 /** Part `shim` of the node daemon's configuration. */
 export const ShimConfig = Type.Object(
   {
@@ -51,16 +62,7 @@ export const ShimConfig = Type.Object(
         "Directories of the node that pods may mount as hostPath: each container gets a copy at its start, changes on either side stay there",
     }),
     enableAnnotations: Type.Array(Type.String(), {
-      // Kata's own list for pod VMs.
-      default: [
-        "machine_type",
-        "default_memory",
-        "default_vcpus",
-        "image",
-        "default_gpus",
-        "gpu_model",
-        "cc_init_data",
-      ],
+      default: [...POD_VM_ANNOTATIONS],
       description:
         "Regular expressions for the io.katacontainers.config.hypervisor.* annotations that pods may have, where the runtime's file has no enable_annotations",
     }),
