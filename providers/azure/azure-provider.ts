@@ -96,15 +96,17 @@ export class AzureProvider implements Provider {
   }
 
   async getInstance(id: InstanceId, call: Call): Promise<Instance | undefined> {
-    if (!isVmName(id) || this.#recent.isDeleted(id)) return undefined;
+    if (!isVmName(id)) return undefined;
     const view = await this.#reader.read(id, this.#config.pollMs, call);
-    if (view !== undefined) return this.#noteSeen(toInstance(view));
+    const shown = view === undefined ? undefined : toInstance(view);
+    if (this.#recent.isDeleted(id, shown)) return undefined;
+    if (shown !== undefined) return this.#noteSeen(shown);
     return this.#recent.created(id) ?? this.#lister.orphan(id, call);
   }
 
   async listInstances(cluster: string, call: Call): Promise<readonly Instance[]> {
     const found = await this.#lister.list(cluster, call);
-    const listed = found.filter((i) => !this.#recent.isDeleted(i.id));
+    const listed = found.filter((i) => !this.#recent.isDeleted(i.id, i));
     for (const instance of listed) this.#noteSeen(instance);
     return [...listed, ...this.#recent.missingFrom(listed, cluster)];
   }

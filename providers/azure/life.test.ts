@@ -135,6 +135,20 @@ describe("a deletion", () => {
     assert.deepEqual(await list(), []);
   });
 
+  it("is none of a VM that a create request makes under that name later: another adaptor had stood still with it", async () => {
+    const spec = world.spec();
+    const { id } = await provider.createInstance(spec, background());
+    await settledInstance(provider, id);
+    await deleteUntilGone(provider, id);
+    world.clock.advance(1000);
+    const late = await world.provider();
+    assert.equal((await late.createInstance(spec, background())).id, id);
+    await settledInstance(late, id);
+    assert.equal((await provider.getInstance(id, background()))?.id, id);
+    await deleteUntilGone(provider, id);
+    assert.deepEqual(kinds(), []);
+  });
+
   it("goes on in a new process, and takes the end of a VM for what it is", async () => {
     cloud().knobs.deleteMs = 3_600_000;
     const id = await made();

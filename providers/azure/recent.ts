@@ -58,9 +58,17 @@ export class Recent {
     return this.#created.get(id)?.shown === false;
   }
 
-  isDeleted(id: InstanceId): boolean {
+  /**
+   * @param shown What a read shows under that name. One that was made after the end is another VM: a create request whose
+   * sender stood still had its effect late, and nothing else would remove what it made.
+   */
+  isDeleted(id: InstanceId, shown?: Instance): boolean {
     this.#forget();
-    return this.#deleted.has(id);
+    const at = this.#deleted.get(id);
+    if (at === undefined) return false;
+    if (shown === undefined || shown.createdAt.getTime() <= at) return true;
+    this.#deleted.delete(id);
+    return false;
   }
 
   /** Its end has been asked for, perhaps with effect: that it is not shown is no riddle any more. */
