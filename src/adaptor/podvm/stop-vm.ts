@@ -11,8 +11,7 @@ import { tellConsole } from "./tell-console.ts";
 export function stopVmHandler(deps: PodVmDeps): OperationHandler {
   return async (operation, attempt) => {
     const id = operation.subject as SandboxId;
-    const before = await deps.store.sandboxes.get(id);
-    if (before !== undefined) await tellConsole(deps, operation, before, attempt);
+    await tellConsole(deps, operation, attempt.call);
     for (const step of START_STEPS.toReversed()) {
       await attempt.fence();
       const record = await deps.store.sandboxes.get(id);

@@ -4,7 +4,8 @@ import { AdaptorUnderTest, call } from "../../../test/fakes/adaptor-under-test.t
 import { background } from "../../base/call.ts";
 import { newSandboxId, type SandboxId } from "../../base/ids.ts";
 import { type Logger, silentLogger } from "../../base/log.ts";
-import type { OperationRecord, SandboxRecord } from "../store/index.ts";
+import type { OperationRecord } from "../store/index.ts";
+import type { PodVmDeps } from "./deps.ts";
 import { NEVER_READY, tellConsole } from "./tell-console.ts";
 
 describe("the console of a VM whose start failed", { timeout: 120_000 }, () => {
@@ -51,12 +52,12 @@ describe("the console of a VM whose start failed", { timeout: 120_000 }, () => {
     const log: Logger = Object.assign(silentLogger(), {
       warn: (fields: Record<string, unknown>) => lines.push(fields),
     });
-    const operation = { attempt: 1, input: { reason: "too late", ...NEVER_READY } } as unknown as OperationRecord;
-    const record = { id: "sb-1", instance: { id: "i-1" } } as unknown as SandboxRecord;
+    const input = { reason: "too late", ...NEVER_READY };
+    const operation = { attempt: 1, subject: "sb-1", input } as unknown as OperationRecord;
+    const sandboxes = { get: async () => ({ id: "sb-1", instance: { id: "i-1" } }) };
+    const store = { sandboxes } as unknown as PodVmDeps["store"];
     const tell = (provider: object, of = operation): Promise<void> =>
-      tellConsole({ provider: Object.assign(Object.create(tested.provider), provider), log }, of, record, {
-        call: background(),
-      });
+      tellConsole({ provider: Object.assign(Object.create(tested.provider), provider), store, log }, of, background());
     await tell({});
     assert.deepEqual(lines[0], { sandbox: "sb-1", instance: "i-1", reason: "too late", console: "Kernel panic" });
     await tell({ consoleOutput: () => Promise.reject(new Error("denied")) });

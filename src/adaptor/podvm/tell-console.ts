@@ -1,6 +1,6 @@
-import { withDeadline } from "../../base/call.ts";
-import type { Attempt } from "../operation/index.ts";
-import type { OperationRecord, SandboxRecord } from "../store/index.ts";
+import { type Call, withDeadline } from "../../base/call.ts";
+import type { SandboxId } from "../../base/ids.ts";
+import type { OperationRecord } from "../store/index.ts";
 import type { PodVmDeps } from "./deps.ts";
 
 /** Input of `stop-vm` for a sandbox whose guest was never heard of. */
@@ -15,13 +15,14 @@ const CONSOLE_MS = 5_000;
  * nothing depends on it.
  */
 export async function tellConsole(
-  { provider, log }: Pick<PodVmDeps, "provider" | "log">,
+  { provider, store, log }: Pick<PodVmDeps, "provider" | "store" | "log">,
   operation: OperationRecord,
-  record: SandboxRecord,
-  { call }: Pick<Attempt, "call">,
+  call: Call,
 ): Promise<void> {
-  const { instance, id } = record;
-  if (instance === undefined || operation.attempt > 1 || operation.input.neverReady !== NEVER_READY.neverReady) return;
+  if (operation.attempt > 1 || operation.input.neverReady !== NEVER_READY.neverReady) return;
+  const id = operation.subject as SandboxId;
+  const instance = (await store.sandboxes.get(id))?.instance;
+  if (instance === undefined) return;
   const fields = { sandbox: id, instance: instance.id, reason: operation.input.reason };
   try {
     const text = await provider.consoleOutput(instance.id, CONSOLE_BYTES, withDeadline(CONSOLE_MS, call));

@@ -29,10 +29,11 @@ export interface PlanNamespaces {
 }
 
 /**
- * What makes a plan real. The pod's interface is a macvlan on the VXLAN device, which stays outside of the pod: its containers
- * cannot redirect it, and it has an address of its own. A frame from the pod's own address is none of its echoes then: where
- * bridge-nf-call-iptables is on, a Service that leads a pod to itself sends one. Source: vxlan_set_mac in Linux. Addresses bring no routes of their own (noprefixroute), since the plan has all of them, and need
- * no duplicate detection: the CNI gave them out. The plan has been checked: nothing in it can end a word or a line.
+ * What makes a plan real. The pod's interface is a macvlan on the VXLAN device, which stays outside of the pod: its
+ * containers cannot redirect it, and it has an address of its own. A frame from the pod's own address is none of its
+ * echoes then: where bridge-nf-call-iptables is on, a Service that leads a pod to itself sends one (vxlan_set_mac in Linux).
+ * Addresses bring no routes of their own (noprefixroute), since the plan has all of them, and need no duplicate detection:
+ * the CNI gave them out. The plan has been checked: nothing in it can end a word or a line.
  */
 export function ipBatches(plan: PodNetworkPlan, namespaces: PlanNamespaces): IpBatches {
   const { port, workerAddress, vnis } = plan.tunnel;

@@ -2,7 +2,7 @@ export type { Container, ContainerFacts } from "./container.ts";
 export type { ContainerEvent, Emit, Exit, Stdio } from "./container-event.ts";
 export { ContainerRecord } from "./container-record.ts";
 export { LeftoverVms, stopVm } from "./leftover-vms.ts";
-export { type AnnotationGate, type PodOverrides, podOverrides } from "./pod-overrides.ts";
+export { type AnnotationGate, HYPERVISORS, type PodOverrides, podOverrides } from "./pod-overrides.ts";
 export { type PodRequest, podRequest } from "./pod-request.ts";
 export { type PodRole, podRole } from "./pod-role.ts";
 export { PodSandbox, type PodSandboxDeps } from "./pod-sandbox.ts";

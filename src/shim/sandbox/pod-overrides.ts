@@ -34,6 +34,9 @@ export interface AnnotationGate {
   readonly allows: (name: string) => boolean;
 }
 
+/** Backends that there are, or are to be; a node has some of them configured. */
+export const HYPERVISORS = ["remote", "qemu", "cloud-hypervisor", "firecracker"] as const;
+
 const PREFIX = "io.katacontainers.config.";
 /** Only these are gated. Source: reference §4.7. */
 const GATED = "hypervisor.";
@@ -43,7 +46,7 @@ type Reader = (value: string, key: string) => PodOverrides;
 /** Annotations that have a meaning here. Any other below the prefix is refused, so that none is ignored silently. */
 const READERS: Readonly<Record<string, Reader>> = {
   "runtime.hypervisor_name": (v, k) => ({
-    hypervisor: oneOf(v, k, ["remote", "qemu", "cloud-hypervisor", "firecracker"]),
+    hypervisor: oneOf(v, k, HYPERVISORS),
   }),
   "runtime.create_container_timeout": (v, k) => ({
     createContainerTimeoutMs: 1_000 * number(v, k, "seconds", 1, 86_400, true),

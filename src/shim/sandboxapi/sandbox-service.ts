@@ -7,7 +7,7 @@ import { Any } from "../../gen/google/protobuf/any.ts";
 import { type AnnotationGate, type PodSandbox, podOverrides, withBase } from "../sandbox/index.ts";
 import type { RuntimeOptions } from "../settings/index.ts";
 import type { ShimDeps } from "../shim-service.ts";
-import { type ApiPods, type Pods, type SandboxHandlers, timestamp } from "../task/index.ts";
+import { type ApiPods, containerKey, type Pods, type SandboxHandlers, timestamp } from "../task/index.ts";
 import { ApiSandbox } from "./api-sandbox.ts";
 import { readPodConfig } from "./pod-config.ts";
 import { writePodFiles } from "./pod-files.ts";
@@ -46,7 +46,7 @@ export class SandboxService implements SandboxHandlers, ApiPods {
   }
 
   find(address: string, namespace: string, id: string): ApiSandbox | undefined {
-    return this.#sandboxes.get(keyOf(address, namespace, id));
+    return this.#sandboxes.get(containerKey(address, namespace, id));
   }
 
   /** Finds everything that is wrong with the pod; its VM is asked for by StartSandbox. */
@@ -79,7 +79,7 @@ export class SandboxService implements SandboxHandlers, ApiPods {
     const sandbox = await this.#make(record);
     this.#deps.pods.checkHypervisor(sandbox.overrides.hypervisor);
     await sandbox.save();
-    this.#sandboxes.set(keyOf(address, namespace, id), sandbox);
+    this.#sandboxes.set(containerKey(address, namespace, id), sandbox);
     return EMPTY;
   };
 
@@ -198,7 +198,7 @@ export class SandboxService implements SandboxHandlers, ApiPods {
         await this.#deps.records.remove(record);
         continue;
       }
-      this.#sandboxes.set(keyOf(record.address, record.namespace, record.id), api);
+      this.#sandboxes.set(containerKey(record.address, record.namespace, record.id), api);
       const sandbox = record.sandboxId === undefined ? undefined : pods.get(record.sandboxId as SandboxId);
       if (sandbox !== undefined) api.resume(sandbox);
       else if (record.startKey !== undefined && expected.has(record.startKey)) api.rewind();
@@ -224,8 +224,8 @@ export class SandboxService implements SandboxHandlers, ApiPods {
 
   async #forget(api: ApiSandbox): Promise<void> {
     const { address, namespace, id } = api.record;
-    if (this.#sandboxes.get(keyOf(address, namespace, id)) === api)
-      this.#sandboxes.delete(keyOf(address, namespace, id));
+    if (this.#sandboxes.get(containerKey(address, namespace, id)) === api)
+      this.#sandboxes.delete(containerKey(address, namespace, id));
     await api.forget();
   }
 
@@ -242,8 +242,4 @@ export class SandboxService implements SandboxHandlers, ApiPods {
     if (sandbox?.state === "running") return sandbox;
     throw new Fault("failed_precondition", `pod sandbox ${id} is ${sandbox?.state ?? "not started, or stopped"}`);
   }
-}
-
-function keyOf(address: string, namespace: string, id: string): string {
-  return `${address}\0${namespace}\0${id}`;
 }

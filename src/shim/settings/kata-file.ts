@@ -1,6 +1,7 @@
 import { Fault } from "../../base/fault.ts";
+import { isTable, type TomlTable } from "./toml-file.ts";
 
-type Table = Readonly<Record<string, unknown>>;
+type Table = Readonly<TomlTable>;
 
 export interface KataFile {
   /** The keys that mean something here, as a runtime file of ours has them. */
@@ -88,8 +89,4 @@ function section(table: Table, name: string, origin: string): Table {
     "invalid_argument",
     `${origin}: ${name} must be a section ([${name}]), it is ${JSON.stringify(value)}`,
   );
-}
-
-function isTable(value: unknown): value is Table {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }

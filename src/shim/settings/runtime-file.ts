@@ -1,9 +1,9 @@
 import { type Static, Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
-import type { PodOverrides } from "../sandbox/index.ts";
+import { HYPERVISORS, type PodOverrides } from "../sandbox/index.ts";
 import { annotationGate } from "./annotation-gate.ts";
 
-const HYPERVISOR = Type.Union(["remote", "qemu", "cloud-hypervisor", "firecracker"].map((name) => Type.Literal(name)));
+const HYPERVISOR = Type.Union(HYPERVISORS.map((name) => Type.Literal(name)));
 
 /** A runtime's file, named by ConfigPath in containerd's configuration: TOML, defaults for all its pods. */
 export const RuntimeFile = Type.Object(

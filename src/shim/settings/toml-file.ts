@@ -67,6 +67,6 @@ function merged(base: TomlTable, over: TomlTable): TomlTable {
   return result;
 }
 
-function isTable(value: unknown): value is TomlTable {
+export function isTable(value: unknown): value is TomlTable {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }

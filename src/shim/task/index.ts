@@ -14,4 +14,5 @@ export { EventPublisher } from "./event-publisher.ts";
 export { Pods } from "./pods.ts";
 export { TaskRecords } from "./task-record.ts";
 export { TaskService } from "./task-service.ts";
+export { containerKey } from "./task-table.ts";
 export { timestamp } from "./timestamp.ts";

@@ -27,7 +27,7 @@ export class TaskTable {
 
   /** @throws Fault already_exists */
   add(task: Task): void {
-    const key = keyOf(task.address, task.namespace, task.id);
+    const key = containerKey(task.address, task.namespace, task.id);
     if (this.#tasks.has(key)) {
       throw new Fault(
         "already_exists",
@@ -39,12 +39,12 @@ export class TaskTable {
   }
 
   find(address: string, namespace: string, id: string): Task | undefined {
-    return this.#tasks.get(keyOf(address, namespace, id));
+    return this.#tasks.get(containerKey(address, namespace, id));
   }
 
   /** Only this task, not one that took its place. */
   remove(task: Task): void {
-    const key = keyOf(task.address, task.namespace, task.id);
+    const key = containerKey(task.address, task.namespace, task.id);
     if (this.#tasks.get(key) === task) this.#tasks.delete(key);
   }
 
@@ -75,6 +75,7 @@ export function recordOf(task: Task): TaskRecord {
   };
 }
 
-function keyOf(address: string, namespace: string, id: string): string {
+/** What names a task, or a pod of the Sandbox API, within this daemon. */
+export function containerKey(address: string, namespace: string, id: string): string {
   return `${address}\0${namespace}\0${id}`;
 }
