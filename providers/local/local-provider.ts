@@ -4,7 +4,7 @@ import { type Call, withDeadline } from "../../src/base/call.ts";
 import { Fault } from "../../src/base/fault.ts";
 import { mkdirPrivate } from "../../src/base/files.ts";
 import { type InstanceId, parseInstanceId } from "../../src/base/ids.ts";
-import { Mutex } from "../../src/base/mutex.ts";
+import { KeyedMutex } from "../../src/base/mutex.ts";
 import { ended } from "../../src/base/retry.ts";
 import type { Finding, Instance, InstanceSpec, Provider, ProviderDeps } from "../../src/provider/index.ts";
 import { loadBootImage, QemuVmm, readConsole, VmNetwork } from "../../src/vmm/index.ts";
@@ -27,7 +27,7 @@ export class LocalProvider implements Provider {
   readonly #vmm: QemuVmm;
   readonly #network: VmNetwork;
   /** Creates and deletes of one instance, one after another. */
-  readonly #locks = new Map<InstanceId, Mutex>();
+  readonly #locks = new KeyedMutex<InstanceId>();
 
   constructor(config: LocalConfig, deps: ProviderDeps) {
     this.#config = config;
@@ -40,7 +40,7 @@ export class LocalProvider implements Provider {
   async createInstance(spec: InstanceSpec, call: Call): Promise<Instance> {
     refuseImpossible(spec);
     const id = instanceIdFor(spec);
-    return this.#lock(id).run(async () => {
+    return this.#locks.run(id, async () => {
       if (call.signal.aborted) throw ended(call);
       const known = await this.#directory.read(id);
       if (known?.started !== undefined) return this.#toInstance(known, call);
@@ -71,8 +71,7 @@ export class LocalProvider implements Provider {
     if (!isOurs(id)) return "gone";
     const known = await this.#directory.read(id);
     await this.#vmm.destroy(this.#directory.vmDir(id), call); // first without the lock: cuts short a start under way
-    await this.#lock(id).run(() => this.#removeAll(id));
-    this.#locks.delete(id);
+    await this.#locks.run(id, () => this.#removeAll(id));
     if (known !== undefined) this.#deps.log.info({ instance: id, sandbox: known.sandboxId }, "VM removed");
     return "gone";
   }
@@ -160,12 +159,6 @@ export class LocalProvider implements Provider {
     if (record.started === undefined) return { ...common, state: "pending" };
     const { reason } = await this.#vmm.wait(record.started, withDeadline(1000, call));
     return { ...common, state: "failed", reason };
-  }
-
-  #lock(id: InstanceId): Mutex {
-    const lock = this.#locks.get(id) ?? new Mutex();
-    this.#locks.set(id, lock);
-    return lock;
   }
 }
 

@@ -2,7 +2,7 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { SandboxId } from "../base/ids.ts";
 import type { Logger } from "../base/log.ts";
-import { Mutex } from "../base/mutex.ts";
+import { KeyedMutex } from "../base/mutex.ts";
 import { race } from "../base/retry.ts";
 import { GuestDefinition } from "../gen/kataremote/guest/v1/guest.ts";
 import { createClient, type UnaryCaller } from "../ttrpc/index.ts";
@@ -50,7 +50,7 @@ export class InProcessRelay implements Relay {
   readonly #stdio = new Map<string, Stdio>();
   readonly #facts = new Map<SandboxId, GuestFacts>();
   /** One tree goes into one guest once at a time; whoever comes second finds it there. */
-  readonly #trees = new Map<string, Mutex>();
+  readonly #trees = new KeyedMutex();
   /** One timer for all guests. */
   readonly #ticker: NodeJS.Timeout;
   #answer: ((request: TaskRequest, call: Call) => Promise<TaskReply>) | undefined;
@@ -136,17 +136,14 @@ export class InProcessRelay implements Relay {
     const link = this.#guests.get(id);
     this.#guests.delete(id);
     this.#facts.delete(id);
-    for (const name of this.#trees.keys()) if (name.startsWith(`${id}/`)) this.#trees.delete(name);
     link?.declareLost("the node disconnected it");
   }
 
   async sendTree(id: SandboxId, tree: TreeSpec, call: Call): Promise<TreeReceipt> {
-    const name = `${id}/${tree.treeId}`;
     const link = this.#guest(id);
-    const turn = this.#trees.get(name) ?? new Mutex();
-    this.#trees.set(name, turn);
+    const bounded = { ...call, signal: AbortSignal.any([call.signal, link.over]) };
     return race(
-      turn.run(() => this.#sendTree(link, tree, { ...call, signal: AbortSignal.any([call.signal, link.over]) })),
+      this.#trees.run(`${id}/${tree.treeId}`, () => this.#sendTree(link, tree, bounded)),
       call,
     );
   }

@@ -1,7 +1,7 @@
 import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
-import { Mutex } from "../../base/mutex.ts";
+import { KeyedMutex } from "../../base/mutex.ts";
 import {
   familyOf,
   type PodNetns,
@@ -43,7 +43,7 @@ export class VxlanPodNetwork implements PodNetwork {
   readonly #deps: VxlanPodNetworkDeps;
   readonly #bypass: ConntrackBypass;
   /** One change at a time for each sandbox: a stop may come while it is being attached. */
-  readonly #locks = new Map<string, Mutex>();
+  readonly #locks = new KeyedMutex();
 
   /** Rules that are about to be made. */
   readonly #bypassing = new Map<string, NodeJS.Timeout>();
@@ -112,7 +112,7 @@ export class VxlanPodNetwork implements PodNetwork {
     guestAddresses: readonly string[],
     call: Call,
   ): Promise<PodNetworkPlan | undefined> {
-    return await this.#lock(target.sandboxId).run(async () => {
+    return await this.#locks.run(target.sandboxId, async () => {
       const { port, vnis } = this.#deps;
       const remote = guestAddresses[0];
       const underlay = remote === undefined ? undefined : await this.underlay(remote, call);
@@ -143,7 +143,7 @@ export class VxlanPodNetwork implements PodNetwork {
   }
 
   async detach(target: PodNetworkTarget, call: Call): Promise<void> {
-    await this.#lock(target.sandboxId).run(async () => {
+    await this.#locks.run(target.sandboxId, async () => {
       const { commands, bypassConntrack } = this.#deps;
       try {
         await removeLinks(commands, target.netnsPath, call);
@@ -154,7 +154,6 @@ export class VxlanPodNetwork implements PodNetwork {
       this.#bypassing.delete(target.sandboxId);
       if (bypassConntrack) await this.#bypass.remove(target.sandboxId, call);
     });
-    this.#locks.delete(target.sandboxId);
   }
 
   async release(sandboxId: string): Promise<void> {
@@ -239,12 +238,6 @@ export class VxlanPodNetwork implements PodNetwork {
     const [link] = await commands.hostJson<IpLink>("ip", ["-json", "link", "show", "dev", route.dev], call);
     const limit = route.metrics?.find((m) => m.mtu !== undefined)?.mtu;
     return { local: route.prefsrc, mtu: Math.min(link?.mtu ?? 1500, limit ?? Number.POSITIVE_INFINITY) };
-  }
-
-  #lock(sandboxId: string): Mutex {
-    const lock = this.#locks.get(sandboxId) ?? new Mutex();
-    this.#locks.set(sandboxId, lock);
-    return lock;
   }
 }
 

@@ -4,7 +4,7 @@ import type { Call } from "../../base/call.ts";
 import { background, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Logger } from "../../base/log.ts";
-import { Mutex } from "../../base/mutex.ts";
+import { KeyedMutex } from "../../base/mutex.ts";
 import { ended, race, sleep } from "../../base/retry.ts";
 import { joinBridge } from "../host-bridge.ts";
 import { step } from "../step.ts";
@@ -48,7 +48,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   readonly #qemuPath: string;
   readonly #cacheDir: string;
   /** One change at a time per directory. */
-  readonly #locks = new Map<string, Mutex>();
+  readonly #locks = new KeyedMutex();
   /** Starts that run now: destroy() cuts them short. */
   readonly #starting = new Map<string, AbortController>();
   /** Our own children that live, by directory. */
@@ -71,7 +71,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
   }
 
   async start(spec: VmmSpec, call: Call): Promise<VmmHandle> {
-    return this.#lock(spec.dir).run(async () => {
+    return this.#locks.run(spec.dir, async () => {
       const living = await this.#find(spec.dir, call);
       if (living !== undefined) return living;
       const cut = new AbortController();
@@ -110,12 +110,11 @@ export class QemuVmm implements Vmm, AsyncDisposable {
 
   async destroy(dir: string, call: Call): Promise<void> {
     this.#starting.get(dir)?.abort(new Fault("cancelled", "the VM is being destroyed"));
-    await this.#lock(dir).run(async () => {
+    await this.#locks.run(dir, async () => {
       if (call.signal.aborted) throw ended(call);
       await this.#clear(dir);
       await rm(dir, { recursive: true, force: true });
     });
-    this.#locks.delete(dir);
   }
 
   /** Whether KVM is usable with these boot files; see probeKvm. Asked once at a time, however many VMs start. */
@@ -136,7 +135,7 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     for (const booting of this.#booting.values()) booting.abort();
     for (const start of this.#starting.values()) start.abort(new Fault("cancelled", "the driver is being closed"));
     const mine = [...this.#children].filter(([, child]) => child.lifetime === "child");
-    await Promise.all(mine.map(([dir]) => this.#lock(dir).run(() => this.#kill(dir))));
+    await Promise.all(mine.map(([dir]) => this.#locks.run(dir, () => this.#kill(dir))));
   }
 
   async #startNew(spec: VmmSpec, call: Call): Promise<VmmHandle> {
@@ -286,12 +285,6 @@ export class QemuVmm implements Vmm, AsyncDisposable {
     const why = this.#givenUp.get(handle.dir);
     const end = await describeEnd(handle, how);
     return why === undefined ? end : `${why}; ${end}`;
-  }
-
-  #lock(dir: string): Mutex {
-    const lock = this.#locks.get(dir) ?? new Mutex();
-    this.#locks.set(dir, lock);
-    return lock;
   }
 
   async #trimConsoles(): Promise<void> {

@@ -1,7 +1,7 @@
 import { type Call, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { Logger } from "../../../base/log.ts";
-import { Mutex } from "../../../base/mutex.ts";
+import { KeyedMutex } from "../../../base/mutex.ts";
 import {
   familyOf,
   isWireguardKey,
@@ -54,7 +54,7 @@ const REPAIR_MS = 60_000;
 export class WireguardPodNetwork implements PodNetwork {
   readonly #deps: WireguardPodNetworkDeps;
   readonly #records: TunnelRecords;
-  readonly #locks = new Map<string, Mutex>();
+  readonly #locks = new KeyedMutex();
   #backend: Promise<WireguardBackend> | undefined;
   /** Links of this daemon's pods that a process carries. */
   readonly #watched = new Set<string>();
@@ -97,7 +97,7 @@ export class WireguardPodNetwork implements PodNetwork {
   ): Promise<PodNetworkPlan | undefined> {
     const { vxlan, wanted, port } = this.#deps;
     if (!wanted) return await vxlan.attach(target, found, guestAddresses, call);
-    return await this.#lock(target.sandboxId).run(async () => {
+    return await this.#locks.run(target.sandboxId, async () => {
       const remote = guestAddresses[0];
       const underlay = remote === undefined ? undefined : await vxlan.underlay(remote, call);
       if (remote === undefined || underlay === undefined) return undefined;
@@ -136,7 +136,7 @@ export class WireguardPodNetwork implements PodNetwork {
   }
 
   async complete(target: PodNetworkTarget, guestKey: string, call: Call): Promise<void> {
-    await this.#lock(target.sandboxId).run(async () => {
+    await this.#locks.run(target.sandboxId, async () => {
       const record = await this.#records.read(target.sandboxId);
       if (record === undefined) {
         if (!this.#deps.wanted && guestKey === "") return;
@@ -156,14 +156,13 @@ export class WireguardPodNetwork implements PodNetwork {
 
   async detach(target: PodNetworkTarget, call: Call): Promise<void> {
     const { sandboxId } = target;
-    await this.#lock(sandboxId).run(async () => {
+    await this.#locks.run(sandboxId, async () => {
       this.#watched.delete(sandboxId);
       const record = await this.#records.read(sandboxId);
       if (record === undefined) return;
       await this.#backendOf(record.kind).remove(target, call);
       await this.#records.remove(sandboxId);
     });
-    this.#locks.delete(sandboxId);
     await this.#deps.vxlan.detach(target, call);
   }
 
@@ -202,7 +201,7 @@ export class WireguardPodNetwork implements PodNetwork {
   /** Links whose process has died are made anew, with the keys that their guests know. */
   async #repair(): Promise<void> {
     for (const sandboxId of this.#watched) {
-      await this.#lock(sandboxId).run(async () => {
+      await this.#locks.run(sandboxId, async () => {
         const fields = { sandbox: sandboxId };
         try {
           const record = this.#watched.has(sandboxId) ? await this.#records.read(sandboxId) : undefined;
@@ -238,12 +237,6 @@ export class WireguardPodNetwork implements PodNetwork {
   #backendOf(kind: WireguardKind): WireguardBackend {
     const { commands, hostNetns } = this.#deps;
     return kind === "kernel" ? new KernelBackend({ commands }) : new UserspaceBackend({ commands, hostNetns });
-  }
-
-  #lock(sandboxId: string): Mutex {
-    const lock = this.#locks.get(sandboxId) ?? new Mutex();
-    this.#locks.set(sandboxId, lock);
-    return lock;
   }
 }
 
