@@ -62,7 +62,7 @@ export class ApiSandbox {
   }
 
   async save(): Promise<void> {
-    if (!this.#forgotten) await this.#records.write(this.#record);
+    await this.#records.write(this.#record, () => (this.#forgotten ? undefined : this.#record));
   }
 
   /**

@@ -4,7 +4,8 @@ import { Type } from "typebox";
 import { parseConfig } from "../../base/config.ts";
 import { mkdirPrivate, readIfThere, replaceFile } from "../../base/files.ts";
 import { type Exit, taskKey } from "../sandbox/index.ts";
-import type { TaskName, TaskRecord } from "./task-record.ts";
+import type { TaskName } from "./record-files.ts";
+import type { TaskRecord } from "./task-record.ts";
 
 const Deleted = Type.Object(
   { pid: Type.Integer(), status: Type.Integer(), atMs: Type.Integer() },

@@ -12,6 +12,7 @@ export {
 export { type DoorName, parseDoorName } from "./door-name.ts";
 export { EventPublisher } from "./event-publisher.ts";
 export { Pods } from "./pods.ts";
+export { RecordFiles, type RecordFilesDeps } from "./record-files.ts";
 export { TaskRecords } from "./task-record.ts";
 export { TaskService } from "./task-service.ts";
 export { containerKey } from "./task-table.ts";
