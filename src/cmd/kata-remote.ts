@@ -224,3 +224,7 @@ try {
     }
   }
 }
+
+// With nothing left to do, Node takes its environment down, and may turn for ever in that (24.21,
+// Environment::CleanupHandles): a daemon that does so keeps its lock.
+process.once("beforeExit", () => process.exit());

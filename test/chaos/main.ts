@@ -220,3 +220,4 @@ async function main(): Promise<void> {
 }
 
 await main();
+process.exit(); // see src/cmd/kata-remote.ts

@@ -23,6 +23,7 @@ describe("while an exec streams", () => {
   after(async () => {
     try {
       await world.containerd.endTask("box");
+      await world.untilNoVm(); // the adaptor that close() ends would leave it to the next one
       await world.close();
     } finally {
       await redis?.[Symbol.asyncDispose]();

@@ -56,6 +56,7 @@ for (const name of names) {
 }
 console.log(`fuzz: ${total} frames, ${crashes} crashes`);
 process.exitCode = crashes === 0 ? 0 : 1;
+process.once("beforeExit", () => process.exit()); // see src/cmd/kata-remote.ts
 
 function mib(bytes: number): number {
   return Math.round(bytes / MIB);
